@@ -1,0 +1,49 @@
+"""`tessella report`: rebuild the report of a study, of one run folder, or of a folder of runs."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from .report_collect import collect
+from .report_export import terminal_table, to_csv, to_json
+from .report_html import page
+from .report_tables import Results, results
+from .runs import write_atomic, write_json
+
+
+def build_report(study_folder: Path) -> Path:
+    """Write `report/index.html`, `results.csv` and `results.json` into the folder; returns the path of index.html.
+
+    A pure function of the files in the folder: building twice writes the same bytes.
+
+    Raises:
+        ValueError: no study or run is there, or a file in it is damaged; names it.
+    """
+    found = results(collect(study_folder))
+    return write_report(found)
+
+
+def write_report(found: Results) -> Path:
+    """The three files, each written whole or not at all."""
+    folder = found.study.folder / "report"
+    write_json(folder / "results.json", to_json(found))
+    write_atomic(folder / "results.csv", to_csv(found))
+    write_atomic(folder / "index.html", page(found))
+    return folder / "index.html"
+
+
+def print_table(found: Results) -> None:
+    """The main columns of the report on the terminal, as wide as they need when it is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(terminal_table(found))
+
+
+def main(cfg: DictConfig) -> Path:
+    """Build the report of `cfg.run`, print its table, and its path as the last line."""
+    found = results(collect(Path(cfg.run)))
+    path = write_report(found)
+    print_table(found)
+    print(path)
+    return path

@@ -1,0 +1,280 @@
+"""From run folders to numbers: every value by design and seed, its mean and interval, and who is ahead beyond noise.
+
+A column is a name and a protocol (data, preparation, number of test images; for distances also n and every word the metric
+carries): values of unlike protocols land in different columns and are never averaged or compared.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from .report_collect import Stage, Study, Trial
+from .report_metrics import is_distance, quantity
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of one trial and the run folder it was measured in."""
+
+    seed: int
+    value: float
+    stage: str
+    n: int | None = None
+    floor: float | None = None
+    ceiling: float | None = None
+    interval: tuple[float, float] | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    protocol: str  # JSON of what must be equal for two values to be comparable
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All seeds of one design in one column. `kind`: t over seeds, wilson over n cases, given by the metric, or none."""
+
+    column: Column
+    values: tuple[Value, ...]
+    low: float | None
+    high: float | None
+    kind: Literal["t", "wilson", "given", "none"]
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(value.value for value in self.values) / len(self.values)
+
+    @property
+    def floor(self) -> float | None:
+        return _mean([value.floor for value in self.values if value.floor is not None])
+
+    @property
+    def ceiling(self) -> float | None:
+        return _mean([value.ceiling for value in self.values if value.ceiling is not None])
+
+    @property
+    def n(self) -> tuple[int, ...]:
+        return tuple(sorted({value.n for value in self.values if value.n is not None}))
+
+    @property
+    def runs(self) -> int:
+        """Independent trainings behind the mean: a stage shared by several seeds counts once."""
+        return len({value.stage for value in self.values})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`clear`: the one design's interval lies beyond all others; else the designs that cannot be told from the best."""
+
+    designs: tuple[str, ...]
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    study: Study
+    cells: dict[tuple[str, Column], Summary]
+    absent: dict[str, dict[str, str]] = field(default_factory=dict)  # design -> name -> reason
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every name that some design has, in order of first appearance."""
+        return list(dict.fromkeys(column.name for _, column in self.cells))
+
+    def columns(self, name: str) -> list[Column]:
+        return list(dict.fromkeys(column for _, column in self.cells if column.name == name))
+
+    def get(self, design: str, name: str) -> Summary | None:
+        """The summary of a name that has one protocol in this design; None when absent."""
+        return next(
+            (summary for (owner, column), summary in self.cells.items() if (owner, column.name) == (design, name)), None
+        )
+
+    def protocol_difference(self, column: Column) -> str:
+        """What tells this column from its siblings of the same name; empty when it has none."""
+        siblings = [json.loads(other.protocol) for other in self.columns(column.name)]
+        own = json.loads(column.protocol)
+        differing = [key for key in own if any(other.get(key) != own[key] for other in siblings)]
+        return ", ".join(f"{key} {_words(own[key])}" for key in differing)
+
+    def verdict(self, column: Column) -> Verdict | None:
+        """Who is ahead. None: fewer than two designs, no direction, or a design with fewer than two trainings."""
+        rows = {design: summary for (design, other), summary in self.cells.items() if other == column}
+        better = quantity(column.name).better
+        if better is None or len(rows) < 2 or any(summary.kind != "t" for summary in rows.values()):
+            return None
+        pick = max if better == "higher" else min
+        best = rows[pick(rows, key=lambda design: rows[design].mean)]
+        near = tuple(design for design, row in rows.items() if _overlap(row, best))
+        return Verdict(near, clear=len(near) == 1)
+
+
+def results(study: Study) -> Results:
+    """Every number of the study, per design and column."""
+    gathered: dict[tuple[str, Column], list[Value]] = {}
+    for design, trial in study.trials():
+        for name, value, protocol in _numbers(trial):
+            gathered.setdefault((design.name, Column(name, protocol)), []).append(value)
+    cells = {key: summarize(key[1], values) for key, values in gathered.items()}
+    return Results(study, cells, _absent(study, {(design, column.name) for design, column in cells}))
+
+
+def summarize(column: Column, values: Sequence[Value]) -> Summary:
+    """Mean and 95 % interval: t over independent trainings when there are two, else over the test cases of the one."""
+    distinct = list({value.stage: value.value for value in values}.values())
+    is_proportion = quantity(column.name).is_proportion
+    if len(distinct) >= 2:
+        low, high = t_interval(distinct)
+        if is_proportion:
+            low, high = max(low, 0.0), min(high, 1.0)
+        return Summary(column, tuple(values), low, high, "t")
+    only = values[0]
+    if only.interval is not None:
+        return Summary(column, tuple(values), *only.interval, "given")
+    if is_proportion and only.n:
+        return Summary(column, tuple(values), *wilson_interval(only.value, only.n), "wilson")
+    return Summary(column, tuple(values), None, None, "none")
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of `values` (at least two) under Student's t."""
+    from scipy.special import stdtrit
+
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance / len(values))
+    return mean - half, mean + half
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a binomial share of `n` cases (Wilson 1927)."""
+    z = 1.959963984540054
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
+def _numbers(trial: Trial) -> list[tuple[str, Value, str]]:
+    """(name, value, protocol) of everything one trial has: sizes and costs from run.json, metrics from metrics.json."""
+    found: dict[str, tuple[str, Value, str]] = {}
+    for name, (value, stage) in _sizes_and_costs(trial).items():
+        found[name] = (name, Value(trial.seed, value, stage), "{}")
+    recorded = {name: entry for stage in reversed(trial.measured) for name, entry in stage.metrics.items()}
+    for stage in trial.measured:
+        for name, entry in stage.metrics.items():
+            if name not in found and entry.get("value") is not None:
+                found[name] = (name, _value(trial, stage, name, entry, recorded), _protocol(stage, name, entry))
+    return list(found.values())
+
+
+def _value(trial: Trial, stage: Stage, name: str, entry: dict[str, Any], recorded: dict[str, dict[str, Any]]) -> Value:
+    """A metric with its floor and ceiling, which may stand beside it under names of their own."""
+    floor, ceiling = entry.get("floor"), entry.get("ceiling")
+    if floor is None and name.startswith("und/accuracy"):
+        floor = recorded.get(name.replace("accuracy", "floor"), {}).get("value")
+    if ceiling is None and name.startswith("gen/oracle/"):
+        ceiling = recorded.get(name.replace("gen/", "rec/"), {}).get("value")
+    interval = entry.get("interval")
+    pair = (float(interval[0]), float(interval[1])) if interval else None
+    return Value(trial.seed, entry["value"], stage.name, entry.get("n"), floor, ceiling, pair, entry.get("note"))
+
+
+def _protocol(stage: Stage, name: str, entry: dict[str, Any]) -> str:
+    data = stage.run.get("data") or {}
+    parts = {key: data[key] for key in ("name", "preparation", "test_size") if key in data}
+    parts |= {key: value for key, value in entry.items() if isinstance(value, str) and key != "note"}
+    if is_distance(name) and "n" in entry:
+        parts["n"] = entry["n"]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
+    """Derived numbers and the stage that decides them; sums over stages only when every stage has finished."""
+    found: dict[str, tuple[float, str]] = {}
+    parts = parameter_parts(trial)
+    if parts and all(stage.run for stage in trial.measured):
+        found["size/parameters"] = (sum(parts.values()), trial.measured[0].name)
+        found |= {f"size/parameters/{key}": (count, trial.measured[0].name) for key, count in parts.items()}
+    for key in ("tokens_per_image", "bits_per_image", "codebook_size"):
+        for stage in trial.measured:
+            if stage.run.get(key) is not None:
+                found.setdefault(f"size/{key}", (stage.run[key], stage.name))
+    if trial.stages and all(stage.is_finished for stage in trial.stages):
+        last = trial.stages[-1].name
+        for key, total in (("training_seconds", math.fsum), ("cpu_seconds", math.fsum), ("peak_memory_bytes", max)):
+            values = [stage.run[key] for stage in trial.stages if stage.run.get(key) is not None]
+            if len(values) == len(trial.stages):
+                found[f"cost/{key}"] = (total(values), last)
+    for stage in trial.stages:
+        if stage.is_finished and stage.run.get("training_seconds") is not None:
+            found[f"cost/training_seconds/{stage.key}"] = (stage.run["training_seconds"], stage.name)
+    for prefix, stage in (("", trial.unified), ("tokenizer_", trial.tokenizer)):
+        if stage is not None and stage.is_finished and stage.run.get("images_per_second") is not None:
+            found[f"cost/{prefix}images_per_second"] = (stage.run["images_per_second"], stage.name)
+    return found
+
+
+def parameter_parts(trial: Trial) -> dict[str, int]:
+    """Parameters by stage and part; a part that the unified run lists again under the same name and count counts once."""
+    parts: dict[str, int] = {}
+    seen: set[tuple[str, int]] = set()
+    for stage in trial.measured:
+        for part, count in (stage.run.get("parameters") or {}).items():
+            if (part, count) not in seen or stage is trial.measured[0]:
+                parts[f"{stage.key}/{part}"] = count
+            seen.add((part, count))
+    return parts
+
+
+def _absent(study: Study, present: set[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Per design, every name that some run reports or declares absent and this design has not, with the reason."""
+    metrics = [name for stage in study.stages for name in (*stage.metrics, *stage.absent)]
+    wanted = dict.fromkeys(
+        ["size/parameters", "cost/training_seconds", "rec/psnr", "gen/oracle/all", "und/accuracy", *metrics]
+    )
+    if not any(name.startswith("gen/oracle") for name in metrics) and any(name.startswith("gen/") for name in metrics):
+        del wanted["gen/oracle/all"]
+    found: dict[str, dict[str, str]] = {}
+    for design in study.designs:
+        reasons = {
+            name: _why_absent(study, design.trials.values(), name)
+            for name in wanted
+            if (design.name, name) not in present
+        }
+        found[design.name] = {name: reason for name, reason in reasons.items() if reason}
+    return found
+
+
+def _why_absent(study: Study, trials: Any, name: str) -> str:
+    declared = [stage.absent[name] for trial in trials for stage in trial.measured if name in stage.absent]
+    unfinished = [
+        f"{stage.key}: {stage.why_unfinished}" for trial in trials for stage in trial.stages if stage.why_unfinished
+    ]
+    if declared:
+        return declared[0]
+    if unfinished:
+        return unfinished[0]
+    if not trials:
+        return "not started"
+    return "this design has no stage that measures it"
+
+
+def _overlap(one: Summary, other: Summary) -> bool:
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return True
+    return one.low <= other.high and other.low <= one.high
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _words(value: Any) -> str:
+    return " ".join(f"{key} {value[key]}" for key in sorted(value)) if isinstance(value, dict) else str(value)
