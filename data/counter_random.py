@@ -1,6 +1,7 @@
 """Random numbers that are a pure function of (key, index): any example can be drawn at any time, in any order."""
 
 import hashlib
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,23 @@ def uniforms(key: str, indices: NDArray[np.int64], count: int) -> NDArray[np.flo
 def choices(uniform: NDArray[np.float64], options: int) -> NDArray[np.int64]:
     """Numbers in [0, 1) to whole numbers in [0, options), all equally likely; the shape stays."""
     return (uniform * options).astype(np.int64)
+
+
+class Draws:
+    """Random numbers for a batch of indices, drawn one after the other; each draw is independent of the others."""
+
+    def __init__(self, key: str, indices: NDArray[np.int64]) -> None:
+        self._key, self._indices, self._drawn = key, indices, 0
+
+    def unit(self, *shape: int) -> NDArray[np.float64]:
+        """Numbers in [0, 1): (B, *shape)."""
+        self._drawn += 1
+        numbers = uniforms(f"{self._key}/{self._drawn}", self._indices, prod(shape))
+        return numbers.reshape(len(self._indices), *shape)
+
+    def below(self, options: int, *shape: int) -> NDArray[np.int64]:
+        """Whole numbers in [0, options): (B, *shape)."""
+        return choices(self.unit(*shape), options)
 
 
 def _finalize(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

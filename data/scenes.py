@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Batch, DataSource, Example, ImageDataset, Split, check_split, to_unit_range
+from .scene_full import FullScenes
 from .scene_objects import Integers, Scene
 from .scene_shapes import SUPERSAMPLING
 from .scene_simple import SimpleScenes
@@ -17,7 +18,6 @@ from .scene_world import Level, SceneWorld
 VERSION = 1  # raise when the same (seed, split, index) gives another example: old runs then count as stale
 
 Indices = Sequence[int] | Tensor | Integers
-Sampler = SimpleScenes
 
 
 class Scenes(DataSource):
@@ -44,7 +44,7 @@ class Scenes(DataSource):
         self.world = SceneWorld(level)
         self.name = f"scenes/{level}"
         self.seed = seed
-        self.sampler = _sampler(self.world)
+        self.sampler = SimpleScenes(self.world) if level == "simple" else FullScenes(self.world)
 
     def split(self, name: Split, image_size: int) -> "SceneSplit":
         check_split(name)
@@ -119,7 +119,3 @@ class SceneSplit(ImageDataset):
         if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"{self.name} {self.split_name} has examples 0 to {len(self) - 1}, not {rows.tolist()}")
         return rows
-
-
-def _sampler(world: SceneWorld) -> Sampler:
-    return SimpleScenes(world)
