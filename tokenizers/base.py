@@ -69,11 +69,11 @@ class ImageTokenizer(nn.Module):
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, N, C) -> (B, 3, H, W). In [0, 1] in eval mode; not clamped in training mode, where losses need gradients."""
+        """(B, N, C) -> (B, 3, H, W): in [0, 1] in eval mode, not clamped in training, where losses need gradients."""
         raise NotImplementedError
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, M, feature_dim): what a language model reads. The latents unless a subclass knows better."""
+        """(B, 3, H, W) -> (B, M, feature_dim): what a language model reads; the latents, unless overridden."""
         return self.encode(images).latents
 
     def step_inputs(self, ids: Tensor) -> Tensor:

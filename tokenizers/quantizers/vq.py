@@ -1,0 +1,172 @@
+"""Vector quantization with a codebook learned by gradient or as moving averages, and what keeps it from collapsing."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .search import SearchTable, nearest, search_table
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest code of each vector (van den Oord et al. 2017, arXiv:1711.00937).
+
+    With `normalize` vectors and codes are compared on the unit sphere (Yu et al. 2022, arXiv:2110.04627); codes are
+    stored as learned and normalized at each use. `update="gradient"` learns the codebook by its loss term,
+    `update="ema"` as moving averages of the vectors assigned to each code (appendix A.1 of the first paper).
+
+    Two measures against collapse, both in training mode alone and both scheduled by `set_step`:
+    until `unquantized_until` of the run vectors pass unquantized (ids are None), then the codebook is set to distinct
+    vectors of one batch; until `revive_until` of the run, every `revive_every` steps, codes in little use are set to
+    vectors of the batch. The random choices are a function of (seed, step), so a resumed run repeats them.
+
+    Args:
+        decay: of the moving averages, per step; usage is averaged with `update="gradient"` too, to see unused codes.
+        unquantized_until, revive_until: fractions of the run in [0, 1); 0 turns the measure off.
+        revive_below: a code is in little use below this fraction of the mean use.
+    """
+
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        dim: int,
+        *,
+        normalize: bool,
+        update: Literal["gradient", "ema"] = "gradient",
+        decay: float = 0.99,
+        unquantized_until: float = 0.0,
+        revive_until: float = 0.0,
+        revive_every: int = 10,
+        revive_below: float = 0.03,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if update not in ("gradient", "ema"):
+            raise ValueError(
+                f"update={update!r} is no way to learn a codebook; use 'gradient' or 'ema' (quantizer.update)."
+            )
+        for name, fraction in (("unquantized_until", unquantized_until), ("revive_until", revive_until)):
+            if not 0 <= fraction < 1:
+                raise ValueError(
+                    f"{name}={fraction} is no fraction of the run; use 0 <= {name} < 1 (quantizer.{name})."
+                )
+        if codebook_size < 1 or dim < 1 or revive_every < 1 or not 0 <= decay < 1:
+            raise ValueError(
+                f"codebook_size={codebook_size}, dim={dim}, revive_every={revive_every} must be at least 1 and "
+                f"decay={decay} in [0, 1) (quantizer)."
+            )
+        self.codebook_size = codebook_size
+        self.dim = dim
+        self.normalize = normalize
+        self.update = update
+        self.decay = decay
+        self.unquantized_until = unquantized_until
+        self.revive_until = revive_until
+        self.revive_every = revive_every
+        self.revive_below = revive_below
+        self.seed = seed
+        codebook = torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size)
+        if normalize:
+            codebook = F.normalize(codebook, dim=-1)
+        self.register_buffer("counts", torch.ones(codebook_size))  # moving average of vectors per code and step
+        if update == "ema":
+            self.register_buffer("codebook", codebook)
+            self.register_buffer("sums", codebook.clone())  # moving average of the sum of a code's vectors per step
+        else:
+            self.codebook = nn.Parameter(codebook)
+        self._progress: tuple[int, int] | None = None  # (step, total_steps)
+        self._table: SearchTable | None = None
+
+    def set_step(self, step: int, total_steps: int) -> None:
+        """Say which optimizer step comes next; needed before each training step if anything is scheduled."""
+        self._progress = (step, total_steps)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """(..., C) -> (z_q (..., C), ids (...) int64, losses). Gradients pass straight through the choice.
+
+        `losses`: "commitment" pulls vectors to codes; "codebook" pulls codes to vectors (absent with EMA). Both are
+        means over all elements, without weights. While vectors pass unquantized, ids are None and there are no losses.
+        """
+        z = z.float()  # half-precision distances tie between neighboring codes
+        if self.normalize:
+            z = F.normalize(z, dim=-1)
+        vectors = z.detach().reshape(-1, self.dim)  # (N, C)
+        if self.training:
+            if self._is_unquantized():
+                return z, None, {}
+            self._maintain(vectors)
+        flat_ids = self.nearest_ids(vectors)
+        ids = flat_ids.view(z.shape[:-1])
+        z_q = self.lookup(ids)
+        losses = {"commitment": F.mse_loss(z, z_q.detach())}
+        if self.update == "gradient":
+            losses["codebook"] = F.mse_loss(z_q, z.detach())
+        if self.training:
+            self._average(vectors, flat_ids)
+        return z + (z_q - z).detach(), ids, losses
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> codes (..., C), of unit length if normalized."""
+        codes = F.embedding(ids, self.codebook).float()
+        return F.normalize(codes, dim=-1) if self.normalize else codes
+
+    def nearest_ids(self, vectors: Tensor) -> Tensor:
+        """(N, C) -> (N,) ids of the nearest codes. The prepared codebook is kept while it stays the same."""
+        codebook = self.codebook.detach()
+        if codebook.is_meta or self._table is None or not self._table.fits(codebook):
+            self._table = search_table(codebook, normalize=self.normalize)
+        return nearest(vectors, self._table)
+
+    def _scheduled_step(self) -> tuple[int, int] | None:
+        if self._progress is None and max(self.unquantized_until, self.revive_until) > 0:
+            raise ValueError(
+                "this quantizer has a schedule (unquantized_until, revive_until) and trains without knowing its step; "
+                "call set_step(step, total_steps) before each training step."
+            )
+        return self._progress
+
+    def _is_unquantized(self) -> bool:
+        progress = self._scheduled_step()
+        return progress is not None and progress[0] < int(self.unquantized_until * progress[1])
+
+    @torch.no_grad()
+    def _maintain(self, vectors: Tensor) -> None:
+        """Fill the codebook when the unquantized start ends, and revive codes in little use now and then."""
+        if self._progress is None:
+            return
+        step, total_steps = self._progress
+        first = int(self.unquantized_until * total_steps)
+        if step == first and self.unquantized_until > 0:
+            distinct = vectors.unique(dim=0)
+            self._set_codes(torch.ones_like(self.counts, dtype=torch.bool), distinct, len(vectors) / self.codebook_size)
+        elif step < self.revive_until * total_steps and (step - first) % self.revive_every == 0 and step > first:
+            mean = self.counts.mean()
+            self._set_codes(self.counts < self.revive_below * mean, vectors, mean)
+
+    def _set_codes(self, chosen: Tensor, vectors: Tensor, count: Tensor | float) -> None:
+        """Set the chosen codes (K,) bool to random vectors, each drawn once while they last."""
+        step = self._progress[0] if self._progress else 0
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        draws = -(-self.codebook_size // len(vectors))
+        order = torch.cat([torch.randperm(len(vectors), generator=generator) for _ in range(draws)])
+        codes = vectors[order[: self.codebook_size].to(vectors.device)]
+        self.codebook.copy_(torch.where(chosen[:, None], codes, self.codebook))
+        self.counts.copy_(torch.where(chosen, torch.as_tensor(count, device=chosen.device), self.counts))
+        if self.update == "ema":
+            self.sums.copy_(torch.where(chosen[:, None], codes * count, self.sums))
+
+    @torch.no_grad()
+    def _average(self, vectors: Tensor, ids: Tensor) -> None:
+        """One step of the moving averages; with EMA the codebook follows."""
+        batch_counts = torch.zeros_like(self.counts).index_add_(0, ids, torch.ones_like(vectors[:, 0]))
+        self.counts.lerp_(batch_counts, 1 - self.decay)
+        if self.update == "ema":
+            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, ids, vectors), 1 - self.decay)
+            # A code without vectors keeps its place: sum and count fade alike, and the quotient only until underflow.
+            seen = self.counts[:, None] > 1e-8
+            self.codebook.copy_(torch.where(seen, self.sums / self.counts[:, None].clamp(min=1e-8), self.codebook))

@@ -1,0 +1,78 @@
+"""Convolutional VQ tokenizer: encoder, quantizer and decoder over a grid of cells."""
+
+from torch import Tensor, nn
+
+from .base import Encoding, ImageTokenizer, check_images
+from .quantizers.vq import VectorQuantizer
+
+
+class ConvEncoder(nn.Module):
+    """What `VQTokenizer` needs of an encoder: (B, 3, H, W) in [-1, 1] -> (B, out_channels, H / stride, W / stride)."""
+
+    stride: int
+    out_channels: int
+
+
+class ConvDecoder(nn.Module):
+    """What `VQTokenizer` needs of a decoder: (B, in_channels, h, w) -> (B, 3, h * stride, w * stride) in [-1, 1]."""
+
+    stride: int
+    in_channels: int
+
+
+class VQTokenizer(ImageTokenizer):
+    """One id per cell of a square grid, in raster order (VQGAN, Esser et al. 2021, arXiv:2012.09841).
+
+    A 1x1 convolution leads from the encoder to the quantizer and another from the codes to the decoder, as in VQGAN,
+    LlamaGen and Chameleon.
+    """
+
+    def __init__(self, encoder: ConvEncoder, quantizer: VectorQuantizer, decoder: ConvDecoder, *, image_size: int):
+        super().__init__()
+        stride = encoder.stride
+        if decoder.stride != stride:
+            raise ValueError(
+                f"the encoder divides by {stride} and the decoder multiplies by {decoder.stride}; make them equal."
+            )
+        if image_size % stride or image_size < stride:
+            low = max(image_size // stride, 1) * stride
+            raise ValueError(
+                f"image_size={image_size} does not divide into {stride}x{stride} cells; use {low} or {low + stride} "
+                "(tokenizer.image_size)."
+            )
+        self.image_size = image_size
+        self.vocab_size = quantizer.codebook_size
+        self.latent_dim = quantizer.dim
+        self.grid_size = image_size // stride  # cells along one side
+        self.num_latents = self.grid_size**2
+        self.step_lengths = (1,) * self.num_latents
+        self.encoder = encoder
+        self.to_codes = nn.Conv2d(encoder.out_channels, quantizer.dim, 1)
+        self.quantizer = quantizer
+        self.from_codes = nn.Conv2d(quantizer.dim, decoder.in_channels, 1)
+        self.decoder = decoder
+
+    def encode(self, images: Tensor) -> Encoding:
+        check_images(images, self.image_size)
+        z = self.to_codes(self.encoder(images * 2 - 1))  # (B, C, h, w)
+        z = z.flatten(2).transpose(1, 2)  # (B, N, C)
+        latents, ids, losses = self.quantizer(z)
+        return Encoding(latents, ids, losses)
+
+    def dequantize(self, ids: Tensor) -> Tensor:
+        if ids.ndim != 2 or ids.shape[1] > self.num_tokens:
+            raise ValueError(f"ids have shape {tuple(ids.shape)}; needed is (B, L) with L <= {self.num_tokens}.")
+        return self.quantizer.lookup(ids)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        if latents.shape[1:] != (self.num_latents, self.latent_dim):
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; needed is (B, {self.num_latents}, {self.latent_dim}): "
+                "this tokenizer decodes whole grids."
+            )
+        z = latents.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))  # (B, C, h, w)
+        images = (self.decoder(self.from_codes(z)).float() + 1) / 2
+        return images if self.training else images.clamp(0, 1)
+
+    def set_step(self, step: int, total_steps: int) -> None:
+        self.quantizer.set_step(step, total_steps)
