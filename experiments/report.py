@@ -32,18 +32,22 @@ def write_report(found: Results) -> Path:
     return folder / "index.html"
 
 
-def print_table(found: Results) -> None:
-    """The main columns of the report on the terminal, as wide as they need when it is no terminal."""
+def print_table(study_folder: Path) -> None:
+    """The main columns of the report on the terminal; 200 characters wide where there is no terminal."""
+    _print(results(collect(study_folder)))
+
+
+def _print(found: Results) -> None:
     from rich.console import Console
 
     console = Console()
-    Console(width=None if console.is_terminal else 200).print(terminal_table(found))
+    (console if console.is_terminal else Console(width=200)).print(terminal_table(found))
 
 
 def main(cfg: DictConfig) -> Path:
     """Build the report of `cfg.run`, print its table, and its path as the last line."""
     found = results(collect(Path(cfg.run)))
     path = write_report(found)
-    print_table(found)
+    _print(found)
     print(path)
     return path

@@ -79,7 +79,7 @@ def is_logarithmic(lines: Sequence[Line]) -> bool:
 
 def dot_chart(dots: Sequence[Dot], *, name: str = "") -> str:
     """Shares between 0 and 1: a dot and interval per design, single seeds faint, ceiling and floor as ticks."""
-    row, label_width, value_width = 22, 112, 44
+    row, label_width, value_width = 22, 124, 44
     height = TOP + row * len(dots) + BOTTOM - 4
     left, right = label_width, WIDTH - value_width
 
@@ -213,5 +213,5 @@ def _times(value: float) -> str:
     return f"{_short(value)}×"
 
 
-def _clip(label: str, width: int = 17) -> str:
+def _clip(label: str, width: int = 18) -> str:
     return label if len(label) <= width else label[: width - 1] + "…"

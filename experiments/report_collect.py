@@ -226,8 +226,10 @@ def _collect_study(folder: Path) -> Study:
     designs: list[Design] = []
     for name, entry in record.get("designs", {}).items():
         trials: dict[int, Trial] = {}
+        planned = _planned_stages(record, name)
         for seed, listed in (entry.get("seeds") or {}).items():
-            stages = tuple(_listed_stage(folder, key, where) for key, where in (listed.get("stages") or {}).items())
+            known = listed.get("stages") or {}
+            stages = tuple(_listed_stage(folder, key, known.get(key)) for key in dict.fromkeys([*planned, *known]))
             trials[int(seed)] = Trial(int(seed), stages)
         designs.append(Design(name, entry.get("title") or name.replace("_", " "), trials))
     if not designs:
@@ -235,11 +237,15 @@ def _collect_study(folder: Path) -> Study:
     return Study("study", str(record.get("name") or folder.name), folder, tuple(designs), record)
 
 
+def _planned_stages(record: dict[str, Any], design: str) -> dict[str, Any]:
+    """The stages that the study's own configuration asks for, also those that it has not reached yet."""
+    designs = (record.get("config") or {}).get("designs") or {}
+    return (designs.get(design) or {}).get("stages") or {}
+
+
 def _listed_stage(folder: Path, key: str, where: str | None) -> Stage:
     if not where:
-        return Stage(
-            key, folder / "stages" / f"{key}-not-started", key, problem="not started (the study names no folder yet)"
-        )
+        return Stage(key, folder / "stages" / f"{key}-not-started", key, problem="not started")
     return Stage(key, (folder / where).resolve(), where)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from itertools import pairwise
 from pathlib import Path
 
 from .report_charts import Line, is_logarithmic, line_chart
@@ -35,7 +36,7 @@ def thin(points: list[tuple[float, float]], most: int = POINTS) -> tuple[tuple[f
     if len(points) <= most:
         return tuple(points)
     edges = [round(k * len(points) / most) for k in range(most + 1)]
-    runs = [points[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    runs = [points[a:b] for a, b in pairwise(edges)]
     return tuple((run[-1][0], math.fsum(y for _, y in run) / len(run)) for run in runs)
 
 
@@ -71,7 +72,7 @@ def _phase_block(study: Study, phase: str) -> str:
 
 
 def _identity(study: Study, stage: Stage) -> tuple[int, str, bool]:
-    """(color index, label, dashed) of a stage: the designs that need it, and its role where a design has two of a phase."""
+    """(color index, label, dashed) of a stage: the designs that need it; its role where a design has two of a phase."""
     users = study.users_of(stage)
     names = [design.name for design in study.designs]
     index = names.index(users[0].name)

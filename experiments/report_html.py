@@ -1,16 +1,17 @@
-"""The page: tables of every number with its interval, and what stands around them. One file, no scripts, nothing loaded."""
+"""The page: its sections in reading order. One file that opens offline: no scripts, nothing loaded from elsewhere."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-from .report_charts import Dot, dot_chart, frequency_chart
-from .report_collect import Design, Stage, Study
+from .report_charts import frequency_chart
+from .report_collect import Stage, Study
+from .report_columns import dot_panels, few_note, metric_table, shared_note
 from .report_curves import curves_section
-from .report_markup import color, listing, paragraph, rows, scroll, section, swatch, tag, text
-from .report_metrics import ATTRIBUTES, column_decimals, is_distance, printed, quantity
+from .report_markup import color, listing, paragraph, section, swatch, tag, text
+from .report_metrics import ATTRIBUTES, is_distance, printed, quantity
 from .report_pictures import question_cards, reconstruction_grid, sample_cards
 from .report_provenance import absent_section, checks_section, guide_section, missing_banner, provenance_section
 from .report_style import STYLE
-from .report_tables import Column, Results, Summary
+from .report_tables import Results
 
 GLANCE = {
     "Size": ["size/parameters", "size/tokens_per_image", "size/bits_per_image"],
@@ -19,7 +20,6 @@ GLANCE = {
     "Understanding": ["und/accuracy"],
     "Cost": ["cost/training_seconds", "cost/peak_memory_bytes", "cost/images_per_second"],
 }
-FEW = 2000  # a Fréchet distance of fewer images says little: its bias is larger than most differences
 
 
 def page(results: Results) -> str:
@@ -28,7 +28,7 @@ def page(results: Results) -> str:
     contents = [
         ("glance", "At a glance", glance_section(results)),
         ("checks", "Fairness", checks_section(study)),
-        ("guide", "How to read this", guide_section(study)),
+        ("guide", "How to read this", guide_section()),
         ("reconstruction", "Reconstruction", reconstruction_section(results)),
         ("generation", "Generation", generation_section(results)),
         ("understanding", "Understanding", understanding_section(results)),
@@ -42,27 +42,30 @@ def page(results: Results) -> str:
     contents = [entry for entry in contents if entry[2]]
     links = tag("nav", *(tag("a", text(title), href=f"#{anchor}") for anchor, title, _ in contents))
     body = [heading(study), missing_banner(study), links, *(section(a, title, markup) for a, title, markup in contents)]
-    footer = tag(
-        "footer", text("Every number here is in results.csv and results.json (schema 1) beside this page, unrounded.")
-    )
+    end = "Every number here is in results.csv and results.json (schema 1) beside this page, unrounded."
     head = tag("meta", charset="utf-8") + tag("meta", name="viewport", content="width=device-width, initial-scale=1")
-    head += tag("title", text(f"{study.name}: tessella report")) + f"<style>{STYLE}</style>"
-    html = tag("html", tag("head", head), tag("body", tag("main", *body, footer)), lang="en")
-    return f"<!DOCTYPE html>\n{html}\n"
+    head += tag("title", text(f"{study.name}: tessella report")) + tag("style", STYLE)
+    main = tag("main", *body, tag("footer", text(end)))
+    return f"<!DOCTYPE html>\n{tag('html', tag('head', head), tag('body', main), lang='en')}\n"
 
 
 def heading(study: Study) -> str:
-    count = len(study.designs)
-    what = f"{count} image {'tokenizer' if count == 1 else 'tokenizers'} inside the same language model"
-    seeds = f"{len(study.seeds)} {'seed' if len(study.seeds) == 1 else 'seeds'}"
-    data = listing(_data_words(study)) if _data_words(study) else "data not recorded yet"
-    made = [text(part) for part in (study.record.get("created"),) if part]
-    made += [tag("code", text(study.record["command"]))] if study.record.get("command") else []
-    names = tag("p", *(tag("span", swatch(i), text(d.title)) for i, d in enumerate(study.designs)), class_="legend")
-    lead = paragraph(
-        f"{what}: {seeds}, {data}.".capitalize() if count == 1 else f"{what}: {seeds}, {data}.", class_="lead"
+    count, seeds = len(study.designs), len(study.seeds)
+    lead = {
+        "study": f"{count} image tokenizer{'s'[: count != 1]} inside the same language model",
+        "runs": f"{count} finished or running designs, found as run folders; nothing says that they were trained alike",
+        "run": "One run",
+    }[study.kind]
+    lead += f": {', '.join([f'{seeds} seed' + 's'[: seeds != 1], *_data_words(study)])}."
+    names = (tag("span", swatch(i), text(design.title)) for i, design in enumerate(study.designs))
+    made = (
+        [text(str(study.record["created"]).replace("T", " ").replace("+00:00", " UTC"))]
+        if "created" in study.record
+        else []
     )
-    return tag("h1", text(study.name)) + lead + names + (tag("p", " · ".join(made), class_="note") if made else "")
+    made += [tag("code", text(study.record["command"]))] if study.record.get("command") else []
+    note = tag("p", " · ".join(made), class_="note") if made else ""
+    return tag("h1", text(study.name)) + paragraph(lead, class_="lead") + tag("p", *names, class_="legend") + note
 
 
 def _data_words(study: Study) -> list[str]:
@@ -87,7 +90,8 @@ def seeds_note(study: Study) -> str:
     if len(study.seeds) >= 2:
         return paragraph(
             f"Means over {len(study.seeds)} seeds; below each, the 95 % interval of the mean (Student's t).",
-            "A value is marked best only where its interval overlaps no other; ≈ marks those that cannot be told from the best.",
+            "A value is marked best only where its interval overlaps no other design's;",
+            "≈ marks what cannot be told from the best.",
         )
     return paragraph(
         "One seed: how much training itself varies is not known, so no value is marked best.",
@@ -99,9 +103,9 @@ def reconstruction_section(results: Results) -> str:
     names = ["rec/psnr", "rec/ssim", "rec/lpips", *_distances(results, "rec"), *_oracle(results, "rec")]
     names = [name for name in names if results.columns(name)]
     groups = {name: "Oracle on reconstructions: the ceiling of generation" for name in names if "/oracle/" in name}
-    pictures = reconstruction_grid(results.study)
-    table = metric_table(results, names, groups=groups) + shared_note(results.study) + few_note(results, names)
-    return (table if names else "") + pictures
+    table = metric_table(results, names, groups=groups)
+    notes = shared_note(results.study) + few_note(results, names) if table else ""
+    return table + notes + reconstruction_grid(results.study)
 
 
 def generation_section(results: Results) -> str:
@@ -112,17 +116,17 @@ def generation_section(results: Results) -> str:
     if attributes:
         parts.append(
             paragraph(
-                "Share of generated images in which the oracle finds what the caption asks. The ceiling is the same score on",
-                "reconstructions of true images (what the tokenizer lets through); chance is another caption's image.",
+                "Share of generated images in which the oracle finds what the caption asks. The ceiling is the same",
+                "score on reconstructions of true images: what the tokenizer lets through. Chance is an image made for",
+                "another caption.",
             )
         )
-        parts.append(dot_panels(results, attributes))
-        parts.append(metric_table(results, attributes, bounds=True))
+        parts += [dot_panels(results, attributes), metric_table(results, attributes, bounds=True)]
     if kinds:
         parts += [tag("h3", text("By kind of caption")), metric_table(results, kinds, bounds=True)]
     if distances:
-        table = metric_table(results, distances)
-        parts += [tag("h3", text("Distances to test images")), table, few_note(results, distances)]
+        parts += [tag("h3", text("Distances to test images")), metric_table(results, distances)]
+        parts.append(few_note(results, distances))
     cards = sample_cards(results.study)
     return "".join(parts) + ((tag("h3", text("Samples")) + cards) if cards else "")
 
@@ -135,20 +139,20 @@ def understanding_section(results: Results) -> str:
     if names:
         parts.append(
             paragraph(
-                "Share of questions answered exactly, each asked alone about a test image. The floor answers every question",
-                "of a kind with that kind's most common answer.",
+                "Share of questions answered exactly, each asked alone about a test image. The floor answers every",
+                "question of a kind with that kind's most common answer.",
             )
         )
         parts += [dot_panels(results, names), metric_table(results, names, bounds=True)]
     if more:
-        parts.append(metric_table(results, more))
+        parts.append(metric_table(results, more, bounds=True))
     cards = question_cards(results.study)
     return "".join(parts) + ((tag("h3", text("Questions and answers")) + cards) if cards else "")
 
 
 def codebook_section(results: Results) -> str:
     names = ["size/codebook_size", "codebook/usage", "codebook/entropy_bits", "codebook/perplexity"]
-    names = [name for name in names if results.columns(name)]
+    table = metric_table(results, [name for name in names if results.columns(name)])
     panels: dict[object, str] = {}
     for design in results.study.designs:
         for seed in sorted(design.trials):
@@ -157,13 +161,14 @@ def codebook_section(results: Results) -> str:
             if stage and counts:
                 panels.setdefault(stage.folder, _frequency_panel(results.study, stage, counts, seed))
                 break
-    chart_note = paragraph(
-        "Codes from the most to the least used, relative to uniform use (dashed). A curve that falls early is a codebook",
-        "that is mostly unused.",
+    if not panels:
+        return table
+    note = paragraph(
+        "Codes from the most to the least used, relative to uniform use (dashed).",
+        "A curve that falls early is a codebook that is mostly unused.",
         class_="note",
     )
-    charts = chart_note + tag("div", *panels.values(), class_="panels") if panels else ""
-    return (metric_table(results, names) + shared_note(results.study) if names else "") + charts
+    return table + note + tag("div", *panels.values(), class_="panels")
 
 
 def _frequency_panel(study: Study, stage: Stage, counts: Sequence[int], seed: int) -> str:
@@ -176,242 +181,61 @@ def _frequency_panel(study: Study, stage: Stage, counts: Sequence[int], seed: in
 
 
 def cost_section(results: Results) -> str:
-    stages = [name for name in results.names if name.startswith("cost/training_seconds/")]
-    parts = [name for name in results.names if name.startswith("size/parameters/")]
+    keys = dict.fromkeys(
+        stage.key for _, trial in results.study.trials() for stage in trial.stages if stage.key != "unified"
+    )
+    stages = [f"cost/training_seconds/{key}" for key in (*keys, "unified")]
+    stages = [name for name in stages if results.columns(name)]
     totals = ["cost/training_seconds", "cost/cpu_seconds", "cost/peak_memory_bytes"]
     totals += ["cost/tokenizer_images_per_second", "cost/images_per_second"]
-    totals = [name for name in totals if results.columns(name)]
     groups = {name: "Seconds of each stage" for name in stages}
+    table = metric_table(results, totals + stages, groups=groups)
     markup = ""
-    if totals or stages:
-        markup += paragraph(
-            "Training seconds are the sum of every stage a design needs, encoders and proxies trained beforehand included.",
-            "A stage that several designs share was trained once and is counted in full for each of them.",
+    if table:
+        intro = paragraph(
+            "Training seconds are the sum of every stage a design needs, encoders and proxies trained beforehand",
+            "included. A stage that several designs share was trained once and is counted in full for each of them.",
         )
-        markup += (
-            _seconds_bars(results, stages)
-            + metric_table(results, totals + stages, groups=groups)
-            + shared_note(results.study)
-        )
+        markup = intro + _seconds_bars(results, stages) + table
+    parts = [name for name in results.names if name.startswith("size/parameters/")]
     if parts:
-        sizes = metric_table(
-            results,
-            ["size/parameters", *parts],
-            groups={name: name.split("/")[2] for name in parts},
-            labels=_part_label,
-        )
+        groups = {name: name.split("/")[2] for name in parts}
+        sizes = metric_table(results, ["size/parameters", *parts], groups=groups, labels=_part_label)
         markup += tag("h3", text("Parameters by part")) + sizes
     return markup
 
 
 def _part_label(name: str) -> str:
-    return name.split("/", 3)[3] if name.count("/") >= 3 else "total"
+    return name.split("/", 3)[3].replace("_", " ") if name.count("/") >= 3 else "total"
 
 
 def _seconds_bars(results: Results, stages: Sequence[str]) -> str:
-    totals = {design.name: [results.get(design.name, name) for name in stages] for design in results.study.designs}
-    longest = max((sum(s.mean for s in row if s) for row in totals.values()), default=0.0)
+    """One bar per design, its stages end to end, all on one scale."""
+    found = {design.name: [results.get(design.name, name) for name in stages] for design in results.study.designs}
+    longest = max((sum(s.mean for s in row if s) for row in found.values()), default=0.0)
     if not longest:
         return ""
     cells: list[str] = []
     for index, design in enumerate(results.study.designs):
-        row = [summary for summary in totals[design.name] if summary]
+        done = [summary for summary in found[design.name] if summary]
         spans = []
-        for position, summary in enumerate(row):
+        for summary in done:
             share = 100 * summary.mean / longest
             label = summary.column.name.removeprefix("cost/training_seconds/")
-            shade = (
-                f"background:color-mix(in srgb, {color(index)} {100 - 22 * (len(row) - 1 - position)}%, var(--paper))"
-            )
-            shade = f"width:{share:.2f}%;background:{color(index)};opacity:{1 - 0.18 * (len(row) - 1 - position):.2f}"
+            style = f"width:{share:.2f}%;background:{color(index)}"
             words = text(label) if share > 9 else ""
-            spans.append(
-                tag(
-                    "span", words, style=shade, title=f"{label}: {summary.mean:.1f} s", class_=None if words else "thin"
-                )
-            )
-        total = printed("cost/training_seconds", sum(summary.mean for summary in row), 0)
-        cells += [
-            tag("div", swatch(index), text(design.title)),
-            tag("div", *spans, class_="bar"),
-            tag("div", text(f"{total} s")),
-        ]
+            title = f"{label}: {summary.mean:.1f} s"
+            spans.append(tag("span", words, style=style, title=title, class_=None if words else "thin"))
+        total = printed("cost/training_seconds", sum(summary.mean for summary in done), 0)
+        cells += [tag("div", swatch(index), text(design.title)), tag("div", *spans, class_="bar")]
+        cells.append(tag("div", text(f"{total} s")))
     return tag("div", *cells, class_="bars")
 
 
 def other_section(results: Results) -> str:
-    """Numbers under names the report does not know: shown as they are."""
-    shown = {
-        "rec/psnr",
-        "rec/ssim",
-        "rec/lpips",
-        "rec/rfid",
-        "gen/gfid",
-        "und/accuracy",
-        "und/floor",
-        "und/caption_bits_per_byte",
-    }
-    groups = (
-        "size/",
-        "cost/",
-        "codebook/usage",
-        "codebook/entropy_bits",
-        "codebook/perplexity",
-        "und/accuracy/",
-        "und/floor/",
-    )
-    names = [
-        name
-        for name in results.names
-        if name not in shown
-        and not name.startswith(groups)
-        and "/oracle/" not in name
-        and not is_distance(name)
-        and name != "sem/retrieval"
-    ]
+    """Numbers under names the report does not know: shown as they are, so that nothing recorded is hidden."""
+    names = [name for name in results.names if quantity(name).label == name]
     return metric_table(results, names) if names else ""
-
-
-def metric_table(
-    results: Results,
-    names: Iterable[str],
-    *,
-    groups: dict[str, str] | None = None,
-    bounds: bool = False,
-    labels: Callable[[str], str] | None = None,
-) -> str:
-    """Designs down, columns across. `groups`: name -> spanning head; `bounds`: ceiling and floor below each value."""
-    columns = [column for name in names for column in results.columns(name)]
-    if not columns:
-        return ""
-    head = [tag("th", text("Design"), scope="col"), *(_column_head(results, column, labels) for column in columns)]
-    lines = []
-    for index, design in enumerate(results.study.designs):
-        cells = [_value_cell(results, design, column, bounds) for column in columns]
-        lines.append(
-            [tag("th", swatch(index), text(design.title), _seeds_words(results.study, design), scope="row"), *cells]
-        )
-    heads = rows([head])
-    if groups and any(groups.get(column.name) for column in columns):
-        heads = tag("tr", *_group_heads(columns, groups), class_="groups") + heads
-    return scroll(tag("table", tag("thead", heads), tag("tbody", rows(lines)), class_="numbers"))
-
-
-def _group_heads(columns: Sequence[Column], groups: dict[str, str]) -> list[str]:
-    cells, start = [tag("th")], 0
-    while start < len(columns):
-        name = groups.get(columns[start].name, "")
-        stop = next((k for k in range(start, len(columns)) if groups.get(columns[k].name, "") != name), len(columns))
-        cells.append(tag("th", text(name), colspan=stop - start, scope="colgroup"))
-        start = stop
-    return cells
-
-
-def _column_head(results: Results, column: Column, labels: Callable[[str], str] | None) -> str:
-    known = quantity(column.name)
-    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[known.better]
-    counts = sorted({n for (_, other), summary in results.cells.items() if other == column for n in summary.n})
-    lines = [known.unit] if known.unit and known.unit != "share" else []
-    if counts:
-        lines.append(f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}")
-    lines += [words] if (words := results.protocol_difference(column)) else []
-    label = labels(column.name) if labels else known.label
-    return tag(
-        "th",
-        text(label + arrow),
-        *(tag("small", text(line)) for line in lines),
-        scope="col",
-        title=known.meaning or column.name,
-    )
-
-
-def _value_cell(results: Results, design: Design, column: Column, bounds: bool) -> str:
-    summary = results.cells.get((design.name, column))
-    if summary is None:
-        reason = results.absent.get(design.name, {}).get(column.name)
-        if reason is None:
-            return tag("td", text("–"), class_="gone", title="this design has no such number")
-        return tag("td", tag("a", text("absent"), href="#absent"), class_="gone", title=reason)
-    decimals = column_decimals(column.name, [s.mean for (_, other), s in results.cells.items() if other == column])
-    lines = _small_lines(results, summary, decimals, bounds)
-    verdict = results.verdict(column)
-    mark = None
-    if verdict and design.name in verdict.designs:
-        mark = "best" if verdict.clear else "tie"
-    value = tag("data", text(printed(column.name, summary.mean, decimals)), value=repr(summary.mean))
-    return tag("td", value, *(tag("small", text(line)) for line in lines), class_=mark)
-
-
-def _small_lines(results: Results, summary: Summary, decimals: int, bounds: bool) -> list[str]:
-    name = summary.column.name
-    lines = []
-    if summary.low is not None and summary.high is not None and summary.low != summary.high:
-        lines.append(f"{printed(name, summary.low, decimals)} – {printed(name, summary.high, decimals)}")
-    if bounds and summary.ceiling is not None:
-        lines.append(f"ceiling {printed(name, summary.ceiling, decimals)}")
-    if bounds and summary.floor is not None:
-        lines.append(f"{'chance' if name.startswith('gen/') else 'floor'} {printed(name, summary.floor, decimals)}")
-    if len(summary.values) < len(results.study.seeds):
-        lines.append(f"{len(summary.values)} of {len(results.study.seeds)} seeds")
-    return lines
-
-
-def _seeds_words(study: Study, design: Design) -> str:
-    done = sum(
-        1 for trial in design.trials.values() if trial.stages and all(stage.is_finished for stage in trial.stages)
-    )
-    return tag("small", text(f"{done} of {len(study.seeds)} seeds finished")) if done < len(study.seeds) else ""
-
-
-def dot_panels(results: Results, names: Sequence[str]) -> str:
-    """Small multiples: one panel per share, one row per design."""
-    panels = []
-    for name in names:
-        for column in results.columns(name):
-            dots = []
-            for index, design in enumerate(results.study.designs):
-                summary = results.cells.get((design.name, column))
-                if summary is not None:
-                    dots.append(_dot(design, index, summary))
-            words = results.protocol_difference(column)
-            title = quantity(name).label + (f" ({words})" if words else "")
-            panels.append(tag("figure", tag("figcaption", text(title)), dot_chart(dots, name=title)))
-    key = "Dot: mean. Band: 95 % interval. Faint dots: single seeds. Solid tick: ceiling. Dashed tick: floor."
-    return tag("div", *panels, class_="panels") + paragraph(key, class_="note")
-
-
-def _dot(design: Design, index: int, summary: Summary) -> Dot:
-    seeds = tuple(value.value for value in summary.values) if len(summary.values) > 1 else ()
-    return Dot(
-        design.title, index, summary.mean, printed(summary.column.name, summary.mean, 3),
-        summary.low, summary.high, seeds, summary.floor, summary.ceiling,
-    )  # fmt: skip
-
-
-def shared_note(study: Study) -> str:
-    """Which designs use one and the same trained tokenizer: their equal numbers are one measurement."""
-    notes = []
-    for stage in study.stages:
-        users = study.users_of(stage)
-        if stage.phase != "unified" and len(users) > 1:
-            names = listing([design.title for design in users])
-            notes.append(f"{names} share the stage {stage.name}: equal numbers from it are one measurement.")
-    if len(notes) > 2:
-        notes = [*notes[:1], f"The same holds for {len(notes) - 1} more stages, listed under Configuration."]
-    return paragraph(*notes, class_="note") if notes else ""
-
-
-def few_note(results: Results, names: Sequence[str]) -> str:
-    counts = [
-        n for (_, column), s in results.cells.items() if column.name in names and is_distance(column.name) for n in s.n
-    ]
-    if not counts or min(counts) >= FEW:
-        return ""
-    return paragraph(
-        f"n is below {FEW}: a Fréchet distance is biased upwards at this n and compares only with values of the same n;",
-        "prefer the kernel distance, which is unbiased.",
-        class_="note",
-    )
 
 
 def _distances(results: Results, group: str) -> list[str]:
@@ -419,4 +243,6 @@ def _distances(results: Results, group: str) -> list[str]:
 
 
 def _oracle(results: Results, group: str) -> list[str]:
-    return [f"{group}/oracle/{attribute}" for attribute in ATTRIBUTES if results.columns(f"{group}/oracle/{attribute}")]
+    wanted = [f"{group}/oracle/{attribute}" for attribute in ATTRIBUTES]
+    others = [name for name in results.names if name.startswith(f"{group}/oracle/") and name.count("/") == 2]
+    return [name for name in dict.fromkeys([*wanted, *others]) if results.columns(name)]

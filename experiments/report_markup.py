@@ -1,6 +1,6 @@
-"""Markup that is well-formed by construction: elements with escaped attributes, text, and the pieces every section shares.
+"""Markup that is well-formed by construction: escaped elements and text, and the pieces every section shares.
 
-Children are markup (from `tag`) or come from `text`; void elements close themselves, so that the page is also valid XML.
+Children are markup (from `tag`) or come from `text`; void elements close themselves: the page is valid XML too.
 """
 
 import html
@@ -18,7 +18,7 @@ def text(value: object) -> str:
 
 
 def tag(name: str, /, *children: str, **attributes: object) -> str:
-    """One element. `class_` and `for_` lose the underscore, other underscores become dashes; None drops the attribute."""
+    """One element. A trailing underscore is dropped (`class_`), others become dashes; None drops the attribute."""
     parts = [name]
     for key, value in attributes.items():
         if value is not None:

@@ -1,6 +1,6 @@
 """What the report knows about a number from its name: label, unit, direction, how to print it, what it means.
 
-A name is a protocol. Names the report has never seen keep their own column under "other", so nothing recorded is hidden.
+A name is a protocol. Names the report has never seen keep a column of their own, so nothing recorded is hidden.
 """
 
 from dataclasses import dataclass

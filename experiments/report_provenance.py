@@ -103,7 +103,7 @@ def missing_banner(study: Study) -> str:
     )
 
 
-def guide_section(study: Study) -> str:
+def guide_section() -> str:
     """A short guide to names and intervals."""
     points = [
         ("Names are protocols.", "fd_efflite0 and kd_efflite0 are Fréchet and kernel distances in EfficientNet-Lite0 features. They are "

@@ -1,7 +1,7 @@
 """From run folders to numbers: every value by design and seed, its mean and interval, and who is ahead beyond noise.
 
-A column is a name and a protocol (data, preparation, number of test images; for distances also n and every word the metric
-carries): values of unlike protocols land in different columns and are never averaged or compared.
+A column is a name and a protocol (data, preparation, number of test images; for distances also n and every word the
+metric carries): values of unlike protocols land in different columns and are never averaged or compared.
 """
 
 import json
@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Summary:
-    """All seeds of one design in one column. `kind`: t over seeds, wilson over n cases, given by the metric, or none."""
+    """All seeds of one design in one column. `kind`: t over seeds, wilson over n cases, given with the metric, none."""
 
     column: Column
     values: tuple[Value, ...]
@@ -108,7 +108,7 @@ class Results:
         """Who is ahead. None: fewer than two designs, no direction, or a design with fewer than two trainings."""
         rows = {design: summary for (design, other), summary in self.cells.items() if other == column}
         better = quantity(column.name).better
-        if better is None or len(rows) < 2 or any(summary.kind != "t" for summary in rows.values()):
+        if better is None or len(rows) < 2 or any(row.runs < 2 for row in rows.values()):
             return None
         pick = max if better == "higher" else min
         best = rows[pick(rows, key=lambda design: rows[design].mean)]
@@ -127,15 +127,20 @@ def results(study: Study) -> Results:
 
 
 def summarize(column: Column, values: Sequence[Value]) -> Summary:
-    """Mean and 95 % interval: t over independent trainings when there are two, else over the test cases of the one."""
+    """Mean and 95 % interval: t over independent trainings when there are two, else over the test cases of the one.
+
+    Trainings that agree to the last digit on a share (all 1.000) have no spread, not no uncertainty: the interval is then
+    the one over test cases too.
+    """
     distinct = list({value.stage: value.value for value in values}.values())
     is_proportion = quantity(column.name).is_proportion
-    if len(distinct) >= 2:
+    only = values[0]
+    is_flat = is_proportion and bool(only.n) and len(set(distinct)) == 1
+    if len(distinct) >= 2 and not is_flat:
         low, high = t_interval(distinct)
         if is_proportion:
             low, high = max(low, 0.0), min(high, 1.0)
         return Summary(column, tuple(values), low, high, "t")
-    only = values[0]
     if only.interval is not None:
         return Summary(column, tuple(values), *only.interval, "given")
     if is_proportion and only.n:
@@ -222,7 +227,7 @@ def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
 
 
 def parameter_parts(trial: Trial) -> dict[str, int]:
-    """Parameters by stage and part; a part that the unified run lists again under the same name and count counts once."""
+    """Parameters by stage and part; a part that a stage lists again under the same name and count counts once."""
     parts: dict[str, int] = {}
     seen: set[tuple[str, int]] = set()
     for stage in trial.measured:
