@@ -33,7 +33,8 @@ class TokenCache:
         self._length = num_examples
         self._types = {name: kind for name, (_, kind) in arrays.items()}
         self._maps = {
-            name: np.memmap(folder / f"{name}.bin", dtype=STORED[kind], mode="r", shape=(num_examples, *shape))
+            # a plain view: indexing numpy's memmap class costs more than the read
+            name: np.asarray(np.memmap(folder / f"{name}.bin", STORED[kind], mode="r", shape=(num_examples, *shape)))
             for name, (shape, kind) in arrays.items()
         }
 
@@ -87,23 +88,24 @@ class TokenCache:
 
     def ids(self, indices: Sequence[int] | Tensor) -> Tensor:
         """(B,) rows to (B, L) int64 ids."""
-        return torch.from_numpy(self._gather("ids", indices).astype(np.int64))
+        return torch.from_numpy(self._gather("ids", indices, np.dtype(np.int64)))
 
     def features(self, indices: Sequence[int] | Tensor) -> Tensor:
         """(B,) rows to (B, M, F) float32 features."""
-        rows = torch.from_numpy(self._gather("features", indices))
+        rows = torch.from_numpy(self._gather("features", indices, None))
         return (rows.view(torch.bfloat16) if self._types["features"] == "bfloat16" else rows).to(torch.float32)
 
-    def _gather(self, name: str, indices: Sequence[int] | Tensor) -> np.ndarray:
-        """Rows in the order asked for, read from disk in ascending order."""
+    def _gather(self, name: str, indices: Sequence[int] | Tensor, dtype: np.dtype | None) -> np.ndarray:
+        """Rows in the order asked for, read from disk in ascending order; `dtype` None keeps the stored type."""
         if name not in self._maps:
             raise ValueError(f"the token cache {self.folder} has no {name}; it has {', '.join(self._maps)}.")
+        stored = self._maps[name]
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self._length:
             raise IndexError(f"rows {rows.min()} to {rows.max()} are outside the {self._length} of {self.folder}")
-        order = np.argsort(rows, kind="stable")
-        gathered = np.empty((len(rows), *self._maps[name].shape[1:]), dtype=self._maps[name].dtype)
-        gathered[order] = self._maps[name][rows[order]]
+        order = np.argsort(rows)
+        gathered = np.empty((len(rows), *stored.shape[1:]), dtype=dtype or stored.dtype)
+        gathered[order] = stored[rows[order]]
         return gathered
 
     @classmethod
