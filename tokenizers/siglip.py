@@ -1,0 +1,105 @@
+"""SigLIP's vision tower (Zhai et al. 2023, arXiv:2303.15343) as Janus reads it; the model class is transformers'."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .base import VisionEncoder, check_images
+
+if TYPE_CHECKING:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+
+class SigLIP(VisionEncoder):
+    """All patch features after the last norm, in raster order; no pooling, no class token.
+
+    Args:
+        activation: "gelu" is the exact form that the Janus family uses; checkpoints by the SigLIP authors say
+            "gelu_pytorch_tanh".
+        pretrained: name on the Hugging Face hub or local folder of a SigLIP checkpoint (whole model or vision tower);
+            null: random weights. Its sizes and activation must be the ones given here.
+
+    Raises:
+        ValueError: sizes that do not fit each other or the checkpoint; a checkpoint that cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch_size: int,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_size: int,
+        activation: str = "gelu",
+        pretrained: str | None = None,
+    ):
+        super().__init__()
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        if image_size % patch_size or hidden_size % num_heads:
+            raise ValueError(
+                f"image_size={image_size} must divide by patch_size={patch_size} and hidden_size={hidden_size} by "
+                f"num_heads={num_heads} (tokenizer)."
+            )
+        config = SiglipVisionConfig(
+            image_size=image_size,
+            patch_size=patch_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=mlp_size,
+            hidden_act=activation,
+            vision_use_head=False,
+        )
+        self.image_size = image_size
+        self.feature_dim = hidden_size
+        self.num_features = (image_size // patch_size) ** 2
+        self.tower = SiglipVisionModel(config) if pretrained is None else load_tower(pretrained, config)
+
+    def features(self, images: Tensor) -> Tensor:
+        check_images(images, self.image_size)
+        return self.tower(pixel_values=images * 2 - 1).last_hidden_state
+
+
+# The facts a checkpoint and the configuration must agree on: name in transformers, name here.
+SHARED_FACTS = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "mlp_size",
+    "hidden_act": "activation",
+}
+
+
+def load_tower(pretrained: str, config: "SiglipVisionConfig") -> "SiglipVisionModel":
+    """transformers' vision tower with the weights of a checkpoint, every one of them."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it lists the text tower as unexpected and every retry of a fetch
+    try:
+        published = SiglipVisionConfig.from_pretrained(pretrained)
+        facts = {ours: (getattr(published, theirs), getattr(config, theirs)) for theirs, ours in SHARED_FACTS.items()}
+        differences = [f"{name}={theirs} (not {ours})" for name, (theirs, ours) in facts.items() if theirs != ours]
+        if differences:
+            raise ValueError(f"pretrained={pretrained} has {', '.join(differences)}; set the same in tokenizer.")
+        loaded: Any = SiglipVisionModel.from_pretrained(pretrained, config=config, output_loading_info=True)
+        tower, report = loaded
+    except OSError:
+        raise ValueError(
+            f"pretrained={pretrained} is no folder of a SigLIP checkpoint and cannot be fetched from the hub; "
+            "without a network give the folder of a downloaded one (tokenizer.pretrained)."
+        ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if report["missing_keys"]:
+        raise ValueError(
+            f"pretrained={pretrained} lacks {len(report['missing_keys'])} weights of the vision tower, for example "
+            f"{sorted(report['missing_keys'])[0]} (tokenizer.pretrained)."
+        )
+    return tower
