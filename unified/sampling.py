@@ -1,0 +1,91 @@
+"""From logits to ids: guidance, temperature, top-k, top-p; pure functions over the last axis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How ids are drawn.
+
+    Args:
+        temperature: 0 takes the likeliest id.
+        guidance: weight of the caption: 1 is none, above 1 moves away from what is likely without a caption.
+        top_k: keep the k likeliest ids; None keeps all.
+        top_p: keep the likeliest ids that together reach this probability, after temperature and top-k; None keeps all.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    temperature: float = 0.0
+    guidance: float = 2.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(
+                f"temperature={self.temperature} is negative; use 0 for the likeliest id (sampling.temperature)."
+            )
+        if self.guidance < 0:
+            raise ValueError(f"guidance={self.guidance} is negative; use 1 for none (sampling.guidance).")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} keeps nothing; use at least 1, or null for all (sampling.top_k).")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} is outside (0, 1]; use null for all (sampling.top_p).")
+
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): unconditional + scale * (conditional - unconditional)."""
+    return torch.lerp(unconditional, conditional, scale)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """All but the k largest logits become -inf; logits equal to the k-th stay."""
+    least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
+    return logits.masked_fill(logits < least, float("-inf"))
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """The smallest set of likeliest ids whose probability reaches p stays; the others become -inf."""
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities  # what is likelier than each id, summed
+    dropped = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= p)
+    return logits.masked_fill(dropped, float("-inf"))
+
+
+def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
+    """Ids (B,) from logits (B, K).
+
+    Args:
+        noise: (B, K) draws of the exponential distribution; id i wins with probability softmax(logits)[i] because the
+            smallest of competing exponential clocks rings first. None for temperature 0.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    assert noise is not None
+    logits = logits.float() / sampling.temperature
+    if sampling.top_k is not None:
+        logits = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p is not None:
+        logits = keep_top_p(logits, sampling.top_p)
+    return (logits.softmax(-1) / noise).argmax(-1)
+
+
+class ImageNoise:
+    """Exponential draws for B images, each from its own seed: what an image becomes does not depend on its batch."""
+
+    def __init__(self, seeds: Sequence[int], size: int, device: torch.device):
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self._noise = torch.empty(len(seeds), size, device=device)
+
+    def next(self) -> Tensor:
+        """(B, size), overwritten by the next call."""
+        for row, generator in zip(self._noise, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return self._noise
