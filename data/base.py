@@ -69,11 +69,12 @@ class ImageDataset(ABC):
     def preparation(self) -> dict[str, Any]:
         """How images come to `image_size` (resize, crop, flip), as plain values; recorded in every run."""
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Batch:
+    def batch(self, indices: Sequence[int] | Tensor, step: int | None = None) -> Batch:
         """Whole batches, the path that training uses; sources with a faster way override it.
 
         Args:
             indices: (B,) positions in [0, len(self)).
+            step: the training step, which decides random crops and flips where a source has them; None: the plain view.
         """
         rows = torch.as_tensor(indices, dtype=torch.int64)
         examples = [self[index] for index in rows.tolist()]
@@ -88,6 +89,14 @@ class ImageDataset(ABC):
             questions=[example.questions for example in examples],
             indices=rows,
         )
+
+    def annotations(self, indices: Sequence[int] | Tensor) -> tuple[list[str] | None, list[tuple[Question, ...]]]:
+        """Captions and questions without images: all that training on cached ids and features needs.
+
+        Sources that know them without decoding override it.
+        """
+        batch = self.batch(indices)
+        return batch.captions, batch.questions
 
 
 class DataSource(ABC):

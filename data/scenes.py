@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Batch, DataSource, Example, ImageDataset, Split, check_split, to_unit_range
+from .base import Batch, DataSource, Example, ImageDataset, Question, Split, check_split, to_unit_range
 from .scene_full import FullScenes
 from .scene_objects import Integers, Scene
 from .scene_shapes import SUPERSAMPLING
@@ -91,6 +91,11 @@ class SceneSplit(ImageDataset):
             questions=self._sampler.ask(self.split_name, self._seed, rows, scenes),
             indices=torch.from_numpy(rows),
         )
+
+    def annotations(self, indices: Any) -> tuple[list[str], list[tuple[Question, ...]]]:
+        rows = self._rows(indices)
+        scenes, captions = self._sampler.draw(self.split_name, self._seed, rows)
+        return captions, self._sampler.ask(self.split_name, self._seed, rows, scenes)
 
     def scenes(self, indices: Indices) -> list[Scene]:
         """What the examples show, object by object."""
