@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_LOGITS = 1 << 22  # logits held at a time: 16 MB in float32
+_CHUNK_LOGITS = 1 << 22  # logits held at a time, 16 MB in float32; fewer make adding up the weight's gradient the cost
 _WHOLE_LOGITS = 1 << 21  # up to here one table is faster than chunks
 
 
@@ -24,25 +24,32 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(first, first + rows)
             x, target = hidden[part].to(dtype), targets[part, None]
             logits = F.linear(x, cast_weight).float()
-            log_total = logits.logsumexp(-1, keepdim=True)
-            loss += (log_total - logits.gather(1, target)).sum()
+            logits.sub_(logits.amax(-1, keepdim=True))
+            loss -= logits.gather(1, target).sum()
+            total = logits.exp_().sum(-1, keepdim=True)
+            loss += total.log().sum()
             if not (needs_hidden or needs_weight):
                 continue
-            d_logits = logits.sub_(log_total).exp_()
-            d_logits.scatter_add_(1, target, torch.full_like(target, -1, dtype=d_logits.dtype))
-            d_logits = d_logits.to(dtype)
+            logits.div_(total).scatter_add_(1, target, torch.full_like(target, -1, dtype=logits.dtype))
+            d_logits = logits.to(dtype)
+            del logits
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ cast_weight
             if d_weight is not None:
-                d_weight += d_logits.t() @ x
+                d_weight += d_logits.t() @ x  # accumulated in the type of the weight
+            del d_logits  # or the next chunk would be made beside this one
         ctx.save_for_backward(d_hidden, d_weight)
+        ctx.spent = False
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        d_hidden, d_weight = ctx.saved_tensors
-        return *(None if part is None else part * gradient.to(part) for part in (d_hidden, d_weight)), None, None
+        if ctx.spent:
+            raise RuntimeError("the gradients of this loss were scaled in place by the first backward pass.")
+        ctx.spent = True
+        parts = (None if part is None else part.mul_(gradient.to(part.dtype)) for part in ctx.saved_tensors)
+        return *parts, None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, total: int | None = None) -> Tensor:

@@ -28,15 +28,13 @@ class Sampling:
 
     def __post_init__(self):
         if self.temperature < 0:
-            raise ValueError(
-                f"temperature={self.temperature} is negative; use 0 for the likeliest id (sampling.temperature)."
-            )
+            raise ValueError(f"temperature={self.temperature} is negative; use 0 for the likeliest id (temperature).")
         if self.guidance < 0:
-            raise ValueError(f"guidance={self.guidance} is negative; use 1 for none (sampling.guidance).")
+            raise ValueError(f"guidance={self.guidance} is negative; use 1 for none (cfg_scale).")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} keeps nothing; use at least 1, or null for all (sampling.top_k).")
+            raise ValueError(f"top_k={self.top_k} keeps nothing; use at least 1, or null for all (top_k).")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} is outside (0, 1]; use null for all (sampling.top_p).")
+            raise ValueError(f"top_p={self.top_p} is outside (0, 1]; use null for all (top_p).")
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
