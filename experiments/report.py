@@ -24,11 +24,12 @@ def build_report(study_folder: Path) -> Path:
 
 
 def write_report(found: Results) -> Path:
-    """The three files, each written whole or not at all."""
+    """The three files, made before the first is written: a damaged folder leaves an earlier report alone."""
     folder = found.study.folder / "report"
-    write_json(folder / "results.json", to_json(found))
-    write_atomic(folder / "results.csv", to_csv(found))
-    write_atomic(folder / "index.html", page(found))
+    values, table, html = to_json(found), to_csv(found), page(found)
+    write_json(folder / "results.json", values)
+    write_atomic(folder / "results.csv", table.encode(errors="replace"))
+    write_atomic(folder / "index.html", html)
     return folder / "index.html"
 
 

@@ -1,10 +1,11 @@
 """The tables of numbers: designs down, columns across, below each mean its interval and what bounds it."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .report_charts import Dot, dot_chart
 from .report_collect import Design, Study
-from .report_markup import listing, paragraph, rows, scroll, swatch, tag, text
+from .report_markup import listing, named, paragraph, rows, scroll, tag, text
 from .report_metrics import column_decimals, is_distance, printed, quantity
 from .report_tables import Column, Results, Summary, Verdict
 
@@ -36,7 +37,7 @@ def metric_table(
     lines = []
     for index, design in enumerate(results.study.designs):
         cells = [_value_cell(results, design, column, bounds) for column in columns]
-        label = tag("th", swatch(index), text(design.title), _progress(results.study, design), scope="row")
+        label = tag("th", named(index, design.title), _progress(results.study, design), scope="row")
         lines.append([label, *cells])
     class_ = "numbers wide" if len(columns) > 3 else "numbers"
     return scroll(tag("table", tag("thead", head), tag("tbody", rows(lines)), class_=class_))
@@ -73,6 +74,18 @@ def shared_note(study: Study) -> str:
     return paragraph(*notes, class_="note") if notes else ""
 
 
+def distance_note(results: Results, names: Sequence[str]) -> str:
+    """What a distance was measured with: its protocol in words, the hash of the weights, the number of real images."""
+    lines = []
+    for column in (column for name in names if is_distance(name) for column in results.columns(name)):
+        parts = json.loads(column.protocol)
+        kept = {key: parts[key] for key in ("protocol", "weights", "n", "n_reference") if key in parts}
+        if kept:
+            words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kept.items())
+            lines.append(f"{quantity(column.name).label}: {words}.")
+    return paragraph(*lines, class_="note") if lines else ""
+
+
 def few_note(results: Results, names: Sequence[str]) -> str:
     """A warning when a distance stands on fewer images than it needs."""
     counts = [
@@ -100,12 +113,16 @@ def _group_heads(columns: Sequence[Column], groups: Mapping[str, str]) -> list[s
 def _column_head(results: Results, column: Column, labels: Callable[[str], str] | None) -> str:
     known = quantity(column.name)
     arrow = {"higher": "\u00a0↑", "lower": "\u00a0↓", None: ""}[known.better]
-    counts = sorted({n for (_, other), summary in results.cells.items() if other == column for n in summary.n})
+    counts = sorted({n for summary in results.rows(column).values() for n in summary.n})
     lines = [known.unit] if known.unit and known.unit != "share" else []
     if counts:
-        lines.append(f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}")
+        lines.append(
+            "n " + " to ".join(f"{n:,}".replace(",", "\u202f") for n in dict.fromkeys((counts[0], counts[-1])))
+        )
     lines += [words] if (words := results.protocol_difference(column)) else []
-    if _is_tie(results, results.verdict(column)):
+    if quantity(column.name).better and results.is_one_measurement(column):
+        lines.append("same runs")
+    elif _is_tie(results, results.verdict(column)):
         lines.append("≈ tie")
     label = labels(column.name) if labels else known.label
     smalls = (tag("small", text(line)) for line in lines)
@@ -124,14 +141,15 @@ def _value_cell(results: Results, design: Design, column: Column, bounds: bool) 
         if reason is None:
             return tag("td", text("–"), class_="gone", title="this design has no such number")
         return tag("td", tag("a", text("absent"), href="#absent"), class_="gone", title=reason)
-    decimals = column_decimals(column.name, [s.mean for (_, other), s in results.cells.items() if other == column])
+    decimals = column_decimals(column.name, [row.mean for row in results.rows(column).values()])
     verdict = results.verdict(column)
     mark = None
     if verdict and design.name in verdict.designs and not _is_tie(results, verdict):
         mark = "best" if verdict.clear else "tie"
     value = tag("data", text(printed(column.name, summary.mean, decimals)), value=repr(summary.mean))
     smalls = (tag("small", text(line)) for line in _small_lines(results, summary, decimals, bounds))
-    return tag("td", value, *smalls, class_=mark)
+    notes = "; ".join(dict.fromkeys(value.note for value in summary.values if value.note))
+    return tag("td", value, *smalls, class_=mark, title=notes or None)
 
 
 def _small_lines(results: Results, summary: Summary, decimals: int, bounds: bool) -> list[str]:

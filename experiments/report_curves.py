@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .report_charts import Line, is_logarithmic, line_chart
 from .report_collect import PHASES, Stage, Study
-from .report_markup import details, listing, paragraph, swatch, tag, text
+from .report_markup import details, listing, named, paragraph, tag, text
 
 POINTS = 160  # at most this many drawn per curve: means of equal runs of steps
 TITLES = {"tokenizer": "Tokenizers", "siglip": "Semantic encoders", "unified": "Unified models"}
@@ -54,7 +54,7 @@ def _phase_block(study: Study, phase: str) -> str:
         index, label, is_dashed = _identity(study, stage)
         for name, points in read_curves(stage.folder / "curves.csv").items():
             lines.setdefault(name, []).append(Line(label, thin(points), index, is_dashed))
-            legend[label] = tag("span", swatch(index), text(label + (" (dashed)" if is_dashed else "")))
+            legend[label] = named(index, label + (" (dashed)" if is_dashed else ""))
     if not lines:
         return ""
     shown = sorted(

@@ -117,7 +117,7 @@ def stored_unit(name: str) -> str:
 def to_csv(results: Results) -> str:
     """One line per design, name and seed, one with seed `mean` per design and name, one per absent number."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for design in results.study.designs:
         base = {"design": design.name, "title": design.title}
@@ -174,7 +174,7 @@ def _terminal_cell(results: Results, design: str, column: Any) -> str:
     summary = results.cells.get((design, column))
     if summary is None:
         return "-"
-    decimals = column_decimals(column.name, [s.mean for (_, other), s in results.cells.items() if other == column])
+    decimals = column_decimals(column.name, [row.mean for row in results.rows(column).values()])
     value = printed(column.name, summary.mean, decimals)
     if summary.kind != "t" or summary.low is None or summary.high is None or summary.low == summary.high:
         return value

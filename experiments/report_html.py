@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from .report_caveats import absent_section, guide_section, missing_banner
 from .report_charts import frequency_chart
 from .report_collect import Stage, Study
-from .report_columns import dot_panels, few_note, metric_table, shared_note
+from .report_columns import distance_note, dot_panels, few_note, metric_table, shared_note
 from .report_curves import curves_section
-from .report_markup import color, listing, paragraph, section, swatch, tag, text
+from .report_markup import color, listing, named, paragraph, section, tag, text
 from .report_metrics import ATTRIBUTES, is_distance, printed, quantity
 from .report_pictures import question_cards, reconstruction_grid, sample_cards
-from .report_provenance import absent_section, checks_section, guide_section, missing_banner, provenance_section
+from .report_provenance import checks_section, provenance_section
 from .report_style import STYLE
 from .report_tables import Results
 
@@ -57,7 +58,7 @@ def heading(study: Study) -> str:
         "run": "One run",
     }[study.kind]
     lead += f": {', '.join([f'{seeds} seed' + 's'[: seeds != 1], *_data_words(study)])}."
-    names = (tag("span", swatch(i), text(design.title)) for i, design in enumerate(study.designs))
+    names = (named(i, design.title) for i, design in enumerate(study.designs))
     made = (
         [text(str(study.record["created"]).replace("T", " ").replace("+00:00", " UTC"))]
         if "created" in study.record
@@ -104,7 +105,7 @@ def reconstruction_section(results: Results) -> str:
     names = [name for name in names if results.columns(name)]
     groups = {name: "Oracle on reconstructions: the ceiling of generation" for name in names if "/oracle/" in name}
     table = metric_table(results, names, groups=groups)
-    notes = shared_note(results.study) + few_note(results, names) if table else ""
+    notes = shared_note(results.study) + distance_note(results, names) + few_note(results, names) if table else ""
     return table + notes + reconstruction_grid(results.study)
 
 
@@ -126,7 +127,7 @@ def generation_section(results: Results) -> str:
         parts += [tag("h3", text("By kind of caption")), metric_table(results, kinds, bounds=True)]
     if distances:
         parts += [tag("h3", text("Distances to test images")), metric_table(results, distances)]
-        parts.append(few_note(results, distances))
+        parts += [distance_note(results, distances), few_note(results, distances)]
     cards = sample_cards(results.study)
     return "".join(parts) + ((tag("h3", text("Samples")) + cards) if cards else "")
 
@@ -151,7 +152,7 @@ def understanding_section(results: Results) -> str:
 
 
 def codebook_section(results: Results) -> str:
-    names = ["size/codebook_size", "codebook/usage", "codebook/entropy_bits", "codebook/perplexity"]
+    names = ["size/codebook_size", "codebook/usage", "codebook/dead", "codebook/entropy_bits", "codebook/perplexity"]
     table = metric_table(results, [name for name in names if results.columns(name)])
     panels: dict[object, str] = {}
     for design in results.study.designs:
@@ -175,8 +176,8 @@ def _frequency_panel(study: Study, stage: Stage, counts: Sequence[int], seed: in
     users = study.users_of(stage)
     index = [design.name for design in study.designs].index(users[0].name)
     unused = sum(1 for count in counts if count == 0)
-    note = tag("small", text(f" seed {seed}; {unused} of {len(counts)} codes never used"))
-    title = tag("figcaption", swatch(index), text(listing([design.title for design in users])), note)
+    note = tag("small", text(f"seed {seed}; {unused} of {len(counts)} codes never used"))
+    title = tag("figcaption", named(index, listing([design.title for design in users])), note)
     return tag("figure", title, frequency_chart(counts, index))
 
 
@@ -199,10 +200,15 @@ def cost_section(results: Results) -> str:
         markup = intro + _seconds_bars(results, stages) + table
     parts = [name for name in results.names if name.startswith("size/parameters/")]
     if parts:
-        groups = {name: name.split("/")[2] for name in parts}
+        groups = {name: _part_group(name) for name in parts}
         sizes = metric_table(results, ["size/parameters", *parts], groups=groups, labels=_part_label)
         markup += tag("h3", text("Parameters by part")) + sizes
     return markup
+
+
+def _part_group(name: str) -> str:
+    stage = name.split("/")[2]
+    return "the whole" if stage in ("unified", "run") else f"of it: {stage}"
 
 
 def _part_label(name: str) -> str:
@@ -227,8 +233,8 @@ def _seconds_bars(results: Results, stages: Sequence[str]) -> str:
             title = f"{label}: {summary.mean:.1f} s"
             spans.append(tag("span", words, style=style, title=title, class_=None if words else "thin"))
         total = printed("cost/training_seconds", sum(summary.mean for summary in done), 0)
-        cells += [tag("div", swatch(index), text(design.title)), tag("div", *spans, class_="bar")]
-        cells.append(tag("div", text(f"{total} s")))
+        bar = tag("div", *spans, class_="bar")
+        cells.append(tag("div", named(index, design.title), bar, tag("div", text(f"{total} s"))))
     return tag("div", *cells, class_="bars")
 
 

@@ -37,6 +37,11 @@ def swatch(index: int) -> str:
     return tag("i", class_="swatch", style=f"background:{color(index)}")
 
 
+def named(index: int, title: str) -> str:
+    """A design's name behind its color; a long name wraps beside the swatch, not below it."""
+    return tag("span", swatch(index), tag("span", text(title)), class_="name")
+
+
 def section(anchor: str, title: str, *children: str) -> str:
     return tag("section", tag("h2", text(title)), *children, id=anchor)
 

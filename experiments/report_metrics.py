@@ -23,35 +23,56 @@ class Quantity:
     meaning: str = ""
 
 
-def _q(
-    name: str, label: str, unit: str, better: Better, decimals: int | None, meaning: str, share: bool = False
-) -> Quantity:
-    return Quantity(name, name.split("/")[0], label, unit, better, decimals, share, meaning)
+def _q(name: str, label: str, unit: str, better: Better, decimals: int | None, meaning: str) -> Quantity:
+    return Quantity(
+        name, name.split("/")[0], label, unit, better, decimals, unit == "share" and name not in COUNTED, meaning
+    )
 
+
+COUNTED = ("codebook/usage",)  # a share, but of codes, which are no independent cases
 
 _KNOWN = [
-    _q("size/parameters", "parameters", "M", None, 3, "Parameters of the LLM, its heads and the image encoders and decoders around it."),
+    _q(
+        "size/parameters",
+        "parameters",
+        "M",
+        None,
+        3,
+        "Everything the model holds: LLM, head, adapter, image tokenizer.",
+    ),
     _q("size/tokens_per_image", "tokens", "/image", None, 0, "Ids the LLM writes for one image."),
-    _q("size/bits_per_image", "bits", "/image", None, 0, "Tokens times log2(codebook size): what an image costs to store."),
+    _q("size/bits_per_image", "bits", "/image", None, 0, "Tokens times log2(codebook size)."),
     _q("size/codebook_size", "codebook", "codes", None, 0, "Entries of the codebook."),
     _q("rec/psnr", "PSNR", "dB", "higher", 2, "Peak signal-to-noise ratio of reconstructions, mean over test images."),
     _q("rec/ssim", "SSIM", "", "higher", 4, "Structural similarity of reconstructions, data range 1."),
     _q("rec/lpips", "LPIPS", "", "lower", 4, "Learned perceptual distance of reconstructions (standard weights)."),
     _q("rec/rfid", "rFID", "", "lower", 2, "Fréchet distance of reconstructions in standard Inception features."),
     _q("gen/gfid", "gFID", "", "lower", 2, "Fréchet distance of generated images in standard Inception features."),
-    _q("codebook/usage", "codes used", "share", "higher", 3, "Share of codebook entries used at least once on the test split."),
-    _q("codebook/entropy_bits", "entropy", "bits", "higher", 2, "Entropy of the code frequencies on the test split."),
-    _q("codebook/perplexity", "perplexity", "codes", "higher", 0, "2 to the entropy: codes in effective use."),
-    _q("und/accuracy", "answers right", "share", "higher", 3, "Questions answered exactly, each asked alone.", True),
-    _q("und/floor", "majority floor", "share", None, 3, "Answering the most common training answer of each kind.", True),
-    _q("und/caption_bits_per_byte", "caption bits", "/byte", "lower", 3, "Bits per byte of the true caption given the image."),
-    _q("sem/retrieval", "retrieval", "share", "higher", 3, "Test images whose own caption scores highest.", True),
+    _q("rec/kid", "KID", "", "lower", 5, "Kernel distance of reconstructions in standard Inception features."),
+    _q("gen/kid", "KID", "", "lower", 5, "Kernel distance of generated images in standard Inception features."),
+    _q("codebook/usage", "codes used", "share", "higher", 3, "Share of codebook entries used on the test split."),
+    _q("codebook/dead", "dead codes", "codes", None, 0, "Codebook entries never used on the test split."),
+    _q("codebook/entropy_bits", "entropy", "bits", None, 2, "Entropy of the code frequencies on the test split."),
+    _q("codebook/perplexity", "perplexity", "codes", None, 0, "2 to the entropy: codes in effective use."),
+    _q("und/accuracy", "answers right", "share", "higher", 3, "Questions answered exactly, each asked alone."),
+    _q("und/floor", "majority floor", "share", None, 3, "Always giving the most common answer of the question's kind."),
+    _q(
+        "und/caption_bits_per_byte",
+        "caption bits",
+        "/byte",
+        "lower",
+        3,
+        "Bits per byte of the true caption, given the image.",
+    ),
+    _q("sem/retrieval", "retrieval", "share", "higher", 3, "Test images whose own caption scores highest."),
     _q("cost/training_seconds", "training", "s", "lower", 0, "Wall seconds of every stage the design needs, summed."),
     _q("cost/cpu_seconds", "CPU time", "s", "lower", 0, "Process CPU seconds of every stage, summed."),
-    _q("cost/peak_memory_bytes", "peak memory", "GB", "lower", 2, "Largest resident memory of any stage's process."),
-    _q("cost/images_per_second", "LLM training", "images/s", "higher", 0, "Images per second while the unified model trains."),
-    _q("cost/tokenizer_images_per_second", "tokenizer training", "images/s", "higher", 0, "Images per second while the tokenizer trains."),
-]  # fmt: skip
+    _q("cost/peak_memory_bytes", "peak memory", "GB", "lower", 2, "Largest peak of memory over the design's stages."),
+    _q("cost/images_per_second", "LLM training", "images/s", "higher", 0, "Images per second in training the LLM."),
+    _q(
+        "cost/tokenizer_images_per_second", "tokenizer training", "images/s", "higher", 0, "The same for the tokenizer."
+    ),
+]
 QUANTITIES = {quantity.name: quantity for quantity in _KNOWN}
 
 ATTRIBUTES = ("colour", "place", "size", "shape", "all")
@@ -84,7 +105,7 @@ def quantity(name: str) -> Quantity:
     if group == "size" and rest and rest[0] == "parameters":
         return Quantity(name, group, " ".join(rest[1:]), "M", None, 3, False, "Parameters of this part.")
     if group == "cost" and rest and rest[0] == "training_seconds":
-        return Quantity(name, group, " ".join(rest[1:]), "s", "lower", 0, False, "Wall seconds of this stage.")
+        return Quantity(name, group, " ".join(rest[1:]), "s", None, 0, False, "Wall seconds of this stage.")
     return Quantity(name, group, name, meaning="Recorded by the run; the report knows no more about it.")
 
 
@@ -99,7 +120,7 @@ def _distance(name: str, group: str, short: str) -> Quantity:
 def is_distance(name: str) -> bool:
     """Distances between sets of images depend on the number of images: unlike n is an unlike protocol."""
     last = name.rsplit("/", 1)[-1]
-    return last.startswith(("kd_", "fd_")) or last in ("rfid", "gfid")
+    return last.startswith(("kd_", "fd_")) or last in ("rfid", "gfid", "kid")
 
 
 def printed(name: str, value: float, decimals: int) -> str:

@@ -1,7 +1,7 @@
 """Pictures beside each other: originals and reconstructions, prompts and samples, questions and answers.
 
-Every picture is the file's own pixels as PNG inside the page, enlarged by the browser without smoothing. They are the first
-ones each run saved, never chosen; the lowest seed that has pictures is shown.
+Every picture is the file's own pixels as PNG inside the page, enlarged by the browser without smoothing. They are the
+first ones each run saved, never chosen; the lowest seed that has pictures is shown.
 """
 
 import base64
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.understanding import normalize_answer
 from .report_collect import Design, Stage, Study
-from .report_markup import listing, paragraph, rows, scroll, swatch, tag, text
+from .report_markup import listing, named, paragraph, rows, scroll, tag, text
 
 MOST_SMALL, MOST_LARGE, LARGE = 16, 8, 128  # pictures per design: fewer when they are larger than 128 pixels
 PER_ROW = 8
@@ -99,7 +100,7 @@ def _by_originals(groups: list[list[Shown]]) -> list[list[list[Shown]]]:
 
 
 def _reconstruction_row(group: list[Shown], originals: np.ndarray, span: slice) -> list[str]:
-    label = "".join(tag("div", swatch(one.index), text(one.design.title)) for one in group)
+    label = "".join(named(one.index, one.design.title) for one in group)
     note = tag("small", text("same tokenizer")) if len(group) > 1 else ""
     images = group[0].stage.tensors["reconstructions"]
     pairs = zip(originals[span], images[span], strict=False)
@@ -150,7 +151,7 @@ def _keyed(have: Sequence[Shown], keys: Callable[[Shown], Sequence[str]]) -> dic
 
 
 def _sample(one: Shown, position: int | None) -> str:
-    name = tag("span", swatch(one.index), text(one.design.title), class_="who")
+    name = named(one.index, one.design.title)
     images = one.stage.tensors["samples"]
     if position is None or position >= len(images):
         return tag("figure", tag("span", text("no image"), class_="hole"), tag("figcaption", name))
@@ -160,11 +161,12 @@ def _sample(one: Shown, position: int | None) -> str:
     return tag("figure", picture(images[position], alt), tag("figcaption", name, _verdict(verdict)))
 
 
-def _verdict(verdict: dict[str, bool] | None) -> str:
+def _verdict(verdict: dict[str, Any] | None) -> str:
+    """An attribute that the caption does not name has no verdict (null) and cannot be wrong."""
     if verdict is None:
         return tag("span", text("not scored"), class_="unscored")
-    wrong = [attribute for attribute, is_right in verdict.items() if not is_right and attribute != "all"]
-    if not wrong and verdict.get("all", True):
+    wrong = [attribute for attribute, is_right in verdict.items() if is_right is False and attribute != "all"]
+    if not wrong and verdict.get("all") is not False:
         return tag("span", text("✓ right"), class_="right")
     return tag("span", text("✗ " + (", ".join(wrong) or "wrong")), class_="wrong")
 
@@ -180,7 +182,8 @@ def question_cards(study: Study) -> str:
             cards.setdefault(image.tobytes(), []).append((one, position))
     most = _most(have[0].stage.tensors["questioned"]) // 2
     drawn = [_question_card(owners, have) for owners in list(cards.values())[:most]]
-    note = f"The first {min(most, len(cards))} of {len(cards)} saved test images, {_seed_words(study, have)}; each question asked alone."
+    note = f"The first {min(most, len(cards))} of {len(cards)} saved test images, {_seed_words(study, have)}; "
+    note += "each question asked alone."
     return paragraph(note, class_="note") + _card_grid(drawn, len(have), 84, 300) + without(study, have, "answers")
 
 
@@ -192,7 +195,7 @@ def _question_card(owners: list[tuple[Shown, int]], have: list[Shown]) -> str:
                 key = (question["kind"], question["text"], question["answer"])
                 asked.setdefault(key, {})[one.design.name] = question["predicted"]
     head = [tag("th", text("question"), scope="col"), tag("th", text("true"), scope="col")]
-    head += [tag("th", swatch(one.index), text(one.design.title), scope="col") for one in have]
+    head += [tag("th", named(one.index, one.design.title), scope="col") for one in have]
     lines = [
         [
             tag("td", text(words)),
@@ -214,7 +217,7 @@ def _question_card(owners: list[tuple[Shown, int]], have: list[Shown]) -> str:
 def _answer(given: str | None, answer: str) -> str:
     if given is None:
         return tag("td", text("not asked"), class_="unscored")
-    is_right = given.strip() == answer.strip()
+    is_right = normalize_answer(given) == normalize_answer(answer)
     return tag(
         "td", text(f"{'✓' if is_right else '✗'} {given or '(nothing)'}"), class_="right" if is_right else "wrong"
     )

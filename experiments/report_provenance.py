@@ -1,12 +1,13 @@
-"""What makes the numbers believable: fairness checks, what is missing and why, how to read a row, every configuration."""
+"""What makes a comparison believable: the fairness checks, and where every number comes from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
 from typing import Any
 
 from .report_collect import Design, Stage, Study
-from .report_markup import details, facts, listing, paragraph, rows, scroll, swatch, tag, text
-from .report_tables import Results
+from .report_markup import details, facts, listing, paragraph, swatch, tag, text
 
 CHECKS: dict[str, tuple[str, Callable[[Stage], Any]]] = {
     "data_order": ("Same data in the same order", lambda stage: stage.run.get("data_order")),
@@ -55,9 +56,7 @@ def checks_section(study: Study) -> str:
     if len(study.designs) < 2:
         return ""
     cards = [_check_card(study, check) for check in checks(study)]
-    note = paragraph(
-        "Recomputed from the run folders of the unified models, per seed. Digests are sha256; the first 16 digits are shown."
-    )
+    note = paragraph("Recomputed per seed from the run folders of the unified models (sha256, first 16 digits).")
     return note + tag("div", *cards, class_="checks")
 
 
@@ -84,64 +83,6 @@ def _brief(value: str) -> str:
     return value[:16] if len(value) >= 32 and " " not in value else value
 
 
-def missing_banner(study: Study) -> str:
-    """What an unfinished study still lacks; empty when it is complete."""
-    if not study.missing:
-        return ""
-    titles = {design.name: design.title for design in study.designs}
-    lines: dict[tuple[str, str | None, str], list[Any]] = {}
-    for row in study.missing:
-        lines.setdefault((row["design"], row["stage"], row["reason"]), []).append(row["seed"])
-    items = []
-    for (design, stage, reason), seeds in lines.items():
-        numbers = [str(seed) for seed in seeds if seed is not None]
-        where = [titles[design], *([f"seed {listing(numbers)}"] if numbers else []), *([stage] if stage else [])]
-        items.append(tag("li", text(f"{', '.join(where)}: {reason}")))
-    head = tag("strong", text("This study is not complete."))
-    return tag(
-        "div", head, text(" Everything below covers what has finished. Missing:"), tag("ul", *items), class_="banner"
-    )
-
-
-def guide_section() -> str:
-    """A short guide to names and intervals."""
-    points = [
-        ("Names are protocols.", "fd_efflite0 and kd_efflite0 are Fréchet and kernel distances in EfficientNet-Lite0 features. They are "
-         "not FID or KID: rfid and gfid appear only when the standard Inception weights were there. Numbers of unlike protocols never share a column."),
-        ("n is the number of test cases.", "Fréchet distances are biased at small n and compare only at equal n; kernel distances are unbiased."),
-        ("Ceiling and floor.", "The oracle's score on reconstructions bounds what a generator over these tokens can reach; "
-         "the floor is what chance or the majority answer reaches. A score means something between the two."),
-        ("Intervals are 95 %.", "With two or more seeds: Student's t over trained runs. With one: Wilson, over test cases alone, for shares of known n."),
-        ("Best and ≈.", "Best needs an interval that overlaps no other design's, and at least two seeds of every design. ≈ marks a tie. No mark: not decided."),
-        ("Bits per image", "count what the ids could carry, tokens × log2(codebook), not what a coder would need. Loss per token is not comparable between tokenizers."),
-        ("Seconds and images/s", "are wall time on the machine under Configuration; designs may have run side by side."),
-        ("Pictures", "are the first ones saved, not chosen, and enlarged without smoothing."),
-    ]  # fmt: skip
-    return tag("ul", *(tag("li", tag("strong", text(head)), text(f" {rest}")) for head, rest in points), class_="guide")
-
-
-def absent_section(results: Results) -> str:
-    """Every number that is not there, with the reason, grouped by reason."""
-    titles = {design.name: design.title for design in results.study.designs}
-    grouped: dict[str, dict[tuple[str, ...], list[str]]] = {}
-    by_name: dict[tuple[str, str], list[str]] = {}
-    for design, reasons in results.absent.items():
-        for name, reason in reasons.items():
-            by_name.setdefault((name, reason), []).append(design)
-    for (name, reason), designs in by_name.items():
-        grouped.setdefault(reason, {}).setdefault(tuple(designs), []).append(name)
-    lines = []
-    for reason, members in grouped.items():
-        for designs, names in members.items():
-            who = "every design" if len(designs) == len(titles) else listing([titles[design] for design in designs])
-            codes = tag("td", *(tag("code", text(name)) + " " for name in sorted(names)), class_="text")
-            lines.append([codes, tag("td", text(who), class_="text"), tag("td", text(reason), class_="text")])
-    if not lines:
-        return ""
-    head = [tag("th", text(word), scope="col", class_="text") for word in ("Number", "Design", "Reason")]
-    return scroll(tag("table", tag("thead", rows([head])), tag("tbody", rows(lines)), class_="numbers"))
-
-
 def provenance_section(study: Study) -> str:
     """Where the numbers come from: command, commit, machine, versions, and the configuration of every stage."""
     runs = [stage for stage in study.stages if stage.run]
@@ -152,7 +93,9 @@ def provenance_section(study: Study) -> str:
     pairs += [("Wall time of the study", text(f"{wall:,.0f} s".replace(",", "\u202f")))] if wall is not None else []
     pairs += [("Git commit", _distinct(runs, study, _git)), ("Machine", _distinct(runs, study, _host))]
     pairs += [("Versions", _distinct(runs, study, _versions))]
-    return facts(pairs) + "".join(_design_details(study, index, design) for index, design in enumerate(study.designs))
+    printed: dict[Path, str] = {}
+    blocks = [_design_details(study, index, design, printed) for index, design in enumerate(study.designs)]
+    return facts(pairs) + "".join(blocks)
 
 
 def _distinct(stages: list[Stage], study: Study, words: Callable[[Stage], str]) -> str:
@@ -180,53 +123,53 @@ def _versions(stage: Stage) -> str:
     return ", ".join(f"{key} {value}" for key, value in (stage.run.get("versions") or {}).items()) or "not recorded"
 
 
-def _design_details(study: Study, index: int, design: Design) -> str:
-    blocks, reference = [], {}
+def _design_details(study: Study, index: int, design: Design, printed: dict[Path, str]) -> str:
+    """Every stage of a design; `printed` remembers which run folders stand in the page already, and where."""
+    blocks: list[str] = []
+    reference: dict[str, tuple[int, Stage]] = {}
     for seed in sorted(design.trials):
         for stage in design.trials[seed].stages:
-            blocks.append(_stage_details(study, stage, seed, reference.get(stage.key)))
+            if stage.folder in printed:
+                body = paragraph(f"The same run as under {printed[stage.folder]}.", class_="note")
+            else:
+                body = _stage_facts(study, stage) + _configuration(stage, reference.get(stage.key))
+            printed.setdefault(stage.folder, f"{design.title}, seed {seed}")
             reference.setdefault(stage.key, (seed, stage))
+            phase = "" if stage.phase == stage.key else f" ({stage.phase})"
+            state = stage.why_unfinished or "finished"
+            blocks.append(details(text(f"{stage.key}{phase}, seed {seed}: {state}"), body))
     count = sum(len(trial.stages) for trial in design.trials.values())
-    summary = swatch(index) + tag("strong", text(design.title)) + text(f": {count} stage runs")
-    return details(summary, *blocks)
+    return details(swatch(index) + tag("strong", text(design.title)) + text(f": {count} stage runs"), *blocks)
 
 
-def _stage_details(study: Study, stage: Stage, seed: int, reference: tuple[int, Stage] | None) -> str:
-    run = stage.run
-    state = stage.why_unfinished or "finished"
+def _stage_facts(study: Study, stage: Stage) -> str:
+    run, data = stage.run, stage.run.get("data") or {}
     users = [other.title for other in study.users_of(stage)]
-    data = run.get("data") or {}
+    sizes = [data.get("train_size"), data.get("test_size")]
     numbers = {
         "Folder": stage.name,
         "Fingerprint": str(run.get("fingerprint", ""))[:16],
-        "Steps × batch": _steps(stage),
+        "Steps and batch": _steps(stage),
         "Training": None if run.get("training_seconds") is None else f"{run['training_seconds']:.1f} s",
         "Threads": run.get("threads"),
         "Data": data.get("name"),
         "Preparation": ", ".join(f"{key} {value}" for key, value in (data.get("preparation") or {}).items()),
-        "Train / test images": f"{data['train_size']} / {data['test_size']}"
-        if {"train_size", "test_size"} <= data.keys()
-        else None,
+        "Training and test images": None if None in sizes else f"{sizes[0]} and {sizes[1]}",
         "Skipped files": data.get("skipped"),
         "Shared by": listing(users) if len(users) > 1 else None,
     }
     pairs = [(name, text(value)) for name, value in numbers.items() if value not in (None, "")]
-    command = tag("pre", text(run["command"])) if run.get("command") else ""
-    summary = text(f"{stage.key} ({stage.phase}), seed {seed}: {state}")
-    return details(summary, facts(pairs), command, _configuration(stage, reference))
+    return facts(pairs) + (tag("pre", text(run["command"])) if run.get("command") else "")
 
 
 def _configuration(stage: Stage, reference: tuple[int, Stage] | None) -> str:
-    """The whole config.yaml; of further seeds only the lines that differ from the first one's."""
+    """The whole config.yaml; of further seeds its differences from the first one's."""
     own = stage.config_text
     if not own:
         return paragraph("No config.yaml yet.", class_="note")
     if reference is None or not reference[1].config_text:
         return tag("pre", text(own.rstrip()))
     seed, first = reference
-    if first.folder == stage.folder:
-        return paragraph(f"The same run as for seed {seed}.", class_="note")
-    known = set(first.config_text.splitlines())
-    differing = [line for line in own.splitlines() if line not in known]
-    words = f"As for seed {seed}" + (", but for these lines of config.yaml:" if differing else ".")
-    return paragraph(words, class_="note") + (tag("pre", text("\n".join(differing))) if differing else "")
+    changes = list(unified_diff(first.config_text.splitlines(), own.splitlines(), n=1, lineterm=""))[2:]
+    words = f"As for seed {seed}" + (", but for these changes of config.yaml:" if changes else ".")
+    return paragraph(words, class_="note") + (tag("pre", text("\n".join(changes))) if changes else "")

@@ -44,6 +44,7 @@ nav {
 }
 nav a { text-decoration: none; color: var(--soft); }
 nav a:hover { color: var(--accent); }
+.name { display: flex; align-items: baseline; }
 .swatch { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 8px; flex: none; }
 .scroll { overflow-x: auto; margin: 14px 0; }
 .banner {
@@ -104,7 +105,6 @@ CHARTS = """
 .panels figure { margin: 0; max-width: 420px; min-width: 0; }
 .panels figcaption { font-size: 13px; font-weight: 600; margin-bottom: 4px; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; font-size: 13.5px; max-width: none; }
-.legend span, .who { display: inline-flex; align-items: baseline; }
 svg { display: block; width: 100%; height: auto; overflow: visible; font-size: 11px; }
 svg { font-variant-numeric: tabular-nums; }
 svg text { fill: var(--soft); }
@@ -120,8 +120,9 @@ svg .area { fill: currentColor; opacity: 0.55; }
 svg .uniform { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 3; }
 .bars {
   display: grid; grid-template-columns: minmax(90px, max-content) 1fr max-content; gap: 8px 14px;
-  align-items: center; font-size: 13.5px; margin: 18px 0 22px; font-variant-numeric: tabular-nums;
+  font-size: 13.5px; margin: 18px 0 22px; font-variant-numeric: tabular-nums;
 }
+.bars > div { display: grid; grid-template-columns: subgrid; grid-column: 1 / -1; align-items: center; }
 .bar { display: flex; height: 24px; min-width: 0; }
 .bar span {
   overflow: hidden; white-space: nowrap; text-overflow: ellipsis; padding: 0 7px; line-height: 24px;
@@ -144,10 +145,11 @@ img { image-rendering: pixelated; display: block; border-radius: 4px; height: au
   margin: 16px 0;
 }
 .card { background: var(--panel); border-radius: 10px; padding: 14px 16px; min-width: 0; }
-.card .row { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 10px; }
+.card .row { display: flex; flex-wrap: wrap; gap: 10px; margin-top: 10px; }
 .card figure { margin: 0; width: 104px; font-size: 12px; line-height: 1.35; }
 .card figure img, .hole { width: 104px; margin-bottom: 5px; }
 .card figcaption > span { display: block; }
+.card figcaption > .name { display: flex; }
 .card .swatch { width: 8px; height: 8px; margin-right: 5px; }
 .hole {
   display: grid; place-items: center; height: 104px; border: 1px dashed var(--rule); border-radius: 4px;
@@ -173,12 +175,13 @@ NARROW = """
   section { margin-top: 48px; }
   .guide { columns: 1; }
   .pictures img { width: 76px; }
-  .pictures th { min-width: 80px; max-width: 92px; font-size: 12.5px; padding-right: 8px; }
-  .numbers th:first-child, .numbers td:first-child { max-width: 128px; white-space: normal; }
+  .pictures th { min-width: 92px; max-width: 112px; font-size: 12.5px; padding-right: 8px; }
+  .numbers th:first-child, .numbers td:first-child { min-width: 112px; max-width: 140px; white-space: normal; }
   .question { flex-direction: column; }
   .question .scroll { width: 100%; }
   .bars { grid-template-columns: 1fr max-content; }
-  .bar { grid-column: 1 / -1; grid-row: auto; }
+  .bars > div { row-gap: 3px; }
+  .bar { grid-column: 1 / -1; grid-row: 2; }
 }
 @media print {
   body { font-size: 11pt; }

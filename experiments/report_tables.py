@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from ..metrics.intervals import t_interval, wilson_interval
 from .report_collect import Stage, Study, Trial
 from .report_metrics import is_distance, quantity
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,14 @@ class Summary:
         return tuple(sorted({value.n for value in self.values if value.n is not None}))
 
     @property
+    def stages(self) -> frozenset[str]:
+        """The run folders behind the mean."""
+        return frozenset(value.stage for value in self.values)
+
+    @property
     def runs(self) -> int:
         """Independent trainings behind the mean: a stage shared by several seeds counts once."""
-        return len({value.stage for value in self.values})
+        return len(self.stages)
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,25 @@ class Results:
         differing = [key for key in own if any(other.get(key) != own[key] for other in siblings)]
         return ", ".join(f"{key} {_words(own[key])}" for key in differing)
 
+    def rows(self, column: Column) -> dict[str, Summary]:
+        """The summaries of one column by design."""
+        return {design: summary for (design, other), summary in self.cells.items() if other == column}
+
+    def is_one_measurement(self, column: Column) -> bool:
+        """Whether several designs show this column from the very same run folders."""
+        rows = self.rows(column)
+        return len(rows) > 1 and len({row.stages for row in rows.values()}) == 1
+
     def verdict(self, column: Column) -> Verdict | None:
-        """Who is ahead. None: fewer than two designs, no direction, or a design with fewer than two trainings."""
-        rows = {design: summary for (design, other), summary in self.cells.items() if other == column}
+        """Who is ahead. None: nothing to compare, no direction, or a design with fewer than two trainings."""
+        rows = self.rows(column)
         better = quantity(column.name).better
-        if better is None or len(rows) < 2 or any(row.runs < 2 for row in rows.values()):
+        if (
+            better is None
+            or len(rows) < 2
+            or self.is_one_measurement(column)
+            or any(row.runs < 2 for row in rows.values())
+        ):
             return None
         pick = max if better == "higher" else min
         best = rows[pick(rows, key=lambda design: rows[design].mean)]
@@ -129,41 +147,23 @@ def results(study: Study) -> Results:
 def summarize(column: Column, values: Sequence[Value]) -> Summary:
     """Mean and 95 % interval: t over independent trainings when there are two, else over the test cases of the one.
 
-    Trainings that agree to the last digit on a share (all 1.000) have no spread, not no uncertainty: the interval is then
-    the one over test cases too.
+    Trainings that agree to the last digit on a share (all 1.000) have no spread, not no uncertainty: the interval is
+    then the one over test cases too.
     """
     distinct = list({value.stage: value.value for value in values}.values())
     is_proportion = quantity(column.name).is_proportion
     only = values[0]
     is_flat = is_proportion and bool(only.n) and len(set(distinct)) == 1
     if len(distinct) >= 2 and not is_flat:
-        low, high = t_interval(distinct)
+        _, low, high = t_interval(distinct)
         if is_proportion:
             low, high = max(low, 0.0), min(high, 1.0)
         return Summary(column, tuple(values), low, high, "t")
     if only.interval is not None:
         return Summary(column, tuple(values), *only.interval, "given")
     if is_proportion and only.n:
-        return Summary(column, tuple(values), *wilson_interval(only.value, only.n), "wilson")
+        return Summary(column, tuple(values), *wilson_interval(round(only.value * only.n), only.n), "wilson")
     return Summary(column, tuple(values), None, None, "none")
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean of `values` (at least two) under Student's t."""
-    from scipy.special import stdtrit
-
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance / len(values))
-    return mean - half, mean + half
-
-
-def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """95 % score interval of a binomial share of `n` cases (Wilson 1927)."""
-    z = 1.959963984540054
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def _numbers(trial: Trial) -> list[tuple[str, Value, str]]:
@@ -195,8 +195,8 @@ def _protocol(stage: Stage, name: str, entry: dict[str, Any]) -> str:
     data = stage.run.get("data") or {}
     parts = {key: data[key] for key in ("name", "preparation", "test_size") if key in data}
     parts |= {key: value for key, value in entry.items() if isinstance(value, str) and key != "note"}
-    if is_distance(name) and "n" in entry:
-        parts["n"] = entry["n"]
+    if is_distance(name):
+        parts |= {key: entry[key] for key in ("n", "n_reference") if key in entry}
     return json.dumps(parts, sort_keys=True)
 
 
@@ -205,8 +205,9 @@ def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
     found: dict[str, tuple[float, str]] = {}
     parts = parameter_parts(trial)
     if parts and all(stage.run for stage in trial.measured):
-        found["size/parameters"] = (sum(parts.values()), trial.measured[0].name)
-        found |= {f"size/parameters/{key}": (count, trial.measured[0].name) for key, count in parts.items()}
+        whole = trial.measured[0]
+        found["size/parameters"] = (sum((whole.run.get("parameters") or {}).values()), whole.name)
+        found |= {f"size/parameters/{key}": (count, whole.name) for key, count in parts.items()}
     for key in ("tokens_per_image", "bits_per_image", "codebook_size"):
         for stage in trial.measured:
             if stage.run.get(key) is not None:
@@ -227,15 +228,8 @@ def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
 
 
 def parameter_parts(trial: Trial) -> dict[str, int]:
-    """Parameters by stage and part; a part that a stage lists again under the same name and count counts once."""
-    parts: dict[str, int] = {}
-    seen: set[tuple[str, int]] = set()
-    for stage in trial.measured:
-        for part, count in (stage.run.get("parameters") or {}).items():
-            if (part, count) not in seen or stage is trial.measured[0]:
-                parts[f"{stage.key}/{part}"] = count
-            seen.add((part, count))
-    return parts
+    """Parameters by stage and part, the whole design's first; stages behind it break down what it holds of them."""
+    return {f"{s.key}/{part}": n for s in trial.measured for part, n in (s.run.get("parameters") or {}).items()}
 
 
 def _absent(study: Study, present: set[tuple[str, str]]) -> dict[str, dict[str, str]]:

@@ -18,6 +18,7 @@ COLOURS = {
 }
 ATTRIBUTES = ("colour", "place", "size", "shape", "all")
 KINDS = ("colour", "place", "shape", "size", "existence")
+SPACE = {"n_reference": 512, "protocol": "bicubic 224, pooled features", "weights": "a1b2c3d4e5f6"}
 GROUND = {"single_vq": ("Single VQ", 33.1, 0.52, 0.979), "decoupled": ("Decoupled SigLIP + VQ", 33.1, 0.63, 0.997)}
 
 
@@ -58,11 +59,15 @@ def make_study(folder: Path, designs: Sequence[str] = tuple(GROUND), seeds: Sequ
                 folder / "stages" / f"tokenizer-{tokenizer}{seed}", seed, psnr + 0.15 * random.Random(seed).gauss(0, 1)
             )
             stages = {"vq": f"stages/{vq.name}"}
-            inputs = {"generation": {"fingerprint": fingerprint(vq), "folder": str(vq)}}
+            source = {"fingerprint": fingerprint(vq), "folder": str(vq)}
+            inputs = {"tokenizer": source}
             if name == "decoupled":
-                siglip = write_siglip(folder / "stages" / f"siglip-{seed}", seed, inputs)
+                siglip = write_siglip(folder / "stages" / f"siglip-{seed}", seed, {"warm_start": source})
                 stages["siglip"] = f"stages/{siglip.name}"
-                inputs = inputs | {"understanding": {"fingerprint": fingerprint(siglip), "folder": str(siglip)}}
+                inputs = {
+                    "generation": source,
+                    "understanding": {"fingerprint": fingerprint(siglip), "folder": str(siglip)},
+                }
             unified = folder / "stages" / f"unified-{name}{seed}"
             write_unified(unified, seed, right + 0.02 * shift, min(answers + 0.003 * shift, 1.0), inputs)
             stages["unified"] = f"stages/{unified.name}"
@@ -70,10 +75,17 @@ def make_study(folder: Path, designs: Sequence[str] = tuple(GROUND), seeds: Sequ
         entries[name] = {"title": title, "seeds": listed}
     checks = {key: {"equal": True, "digest": "0" * 64} for key in ("data_order", "llm_init", "optimizer_steps")}
     record = {
-        "schema": 1, "name": "nano", "command": "tessella ablate 'seeds=[0,1,2]'", "created": "2025-06-01T12:00:00+00:00",
-        "git": {"commit": "0123456789abcdef", "dirty": False}, "versions": {"torch": "2.15.0"}, "host": {"cpu": "made up"},
-        "designs": entries, "checks": checks, "wall_seconds": 431.7,
-    }  # fmt: skip
+        "schema": 1,
+        "name": "nano",
+        "command": "tessella ablate 'seeds=[0,1,2]'",
+        "created": "2025-06-01T12:00:00+00:00",
+        "git": {"commit": "0123456789abcdef", "dirty": False},
+        "versions": {"torch": "2.15.0"},
+        "host": {"cpu": "made up"},
+        "designs": entries,
+        "checks": checks,
+        "wall_seconds": 431.7,
+    }
     write(folder / "study.json", record)
     return folder
 
@@ -97,16 +109,35 @@ def write_run(
     """run.json, metrics.json and config.yaml of one run folder."""
     rng = random.Random(f"{folder.name}")
     run = {
-        "schema": 1, "phase": phase, "status": "finished", "seed": seed, "fingerprint": f"{rng.getrandbits(256):064x}",
-        "command": f"tessella train phase={phase} seed={seed}", "git": {"commit": "0123456789abcdef", "dirty": False},
+        "schema": 1,
+        "phase": phase,
+        "status": "finished",
+        "seed": seed,
+        "fingerprint": f"{rng.getrandbits(256):064x}",
+        "command": f"tessella train phase={phase} seed={seed}",
+        "git": {"commit": "0123456789abcdef", "dirty": False},
         "versions": {"tessella": "0.1.0", "python": "3.11.7", "torch": "2.15.0", "lightning": "2.6.6"},
-        "host": {"cpu": "a made-up processor", "cores": 2, "system": "Linux"}, "threads": 1, "steps": 2800, "batch_size": 16,
-        "training_seconds": 80 + 4 * rng.random(), "cpu_seconds": 79 + 4 * rng.random(),
-        "peak_memory_bytes": 900_000_000 + rng.randrange(10**8), "images_per_second": 640 + 20 * rng.random(),
-        "data": {"name": "scenes/simple", "fingerprint": "d" * 64, "preparation": {"image_size": 64, "resize": "none", "flip": False},
-                 "train_size": 8000, "test_size": 512, "skipped": 0},
-        "data_order": None, "llm_init": None, "inputs": {}, **fields,
-    }  # fmt: skip
+        "host": {"cpu": "a made-up processor", "cores": 2, "system": "Linux"},
+        "threads": 1,
+        "steps": 2800,
+        "batch_size": 16,
+        "training_seconds": 80 + 4 * rng.random(),
+        "cpu_seconds": 79 + 4 * rng.random(),
+        "peak_memory_bytes": 900_000_000 + rng.randrange(10**8),
+        "images_per_second": 640 + 20 * rng.random(),
+        "data": {
+            "name": "scenes/simple",
+            "fingerprint": "d" * 64,
+            "preparation": {"image_size": 64, "resize": "none", "flip": False},
+            "train_size": 8000,
+            "test_size": 512,
+            "skipped": 0,
+        },
+        "data_order": None,
+        "llm_init": None,
+        "inputs": {},
+        **fields,
+    }
     write(folder / "run.json", run)
     write(folder / "metrics.json", {"schema": 1, "metrics": metrics, "absent": absent or {}})
     write(
@@ -125,6 +156,7 @@ def write_curves(folder: Path, columns: dict[str, tuple[float, float]], steps: i
             value = (
                 end + (start - end) * 2.718 ** (-step / 500) * (1 + 0.05 * rng.random()) + 0.004 * end * rng.random()
             )
+            value = max(value, 0.0)
             cells.append("" if name.startswith("val/") and step % 400 else f"{value:.6g}")
         lines.append(f"{step}," + ",".join(cells))
     write(folder / "curves.csv", "\n".join(lines) + "\n")
@@ -155,11 +187,15 @@ def write_tokenizer(folder: Path, seed: int, psnr: float) -> Path:
     oracle = {"colour": 1.0, "place": 0.998, "size": 1.0, "shape": 0.857, "all": 0.821}
     metrics: dict[str, Any] = {f"rec/oracle/{key}": {"value": value, "n": 512} for key, value in oracle.items()}
     metrics |= {
-        "rec/psnr": {"value": psnr, "n": 512}, "rec/ssim": {"value": 0.9612 + psnr / 5000, "n": 512},
-        "rec/kd_efflite0": {"value": 0.0132, "n": 512}, "rec/fd_efflite0": {"value": 11.84, "n": 512, "weights": "a1b2c3"},
-        "codebook/usage": {"value": 508 / 512, "n": 512}, "codebook/entropy_bits": {"value": 7.24, "n": 512},
-        "codebook/perplexity": {"value": 151.2, "n": 512},
-    }  # fmt: skip
+        "rec/psnr": {"value": psnr, "n": 512},
+        "rec/ssim": {"value": 0.9612 + psnr / 5000, "n": 512},
+        "rec/kd_efflite0": {"value": 0.0132, "n": 512, **SPACE},
+        "rec/fd_efflite0": {"value": 11.84, "n": 512, **SPACE},
+        "codebook/usage": {"value": 508 / 512, "n": 32768},
+        "codebook/entropy_bits": {"value": 7.24, "n": 32768},
+        "codebook/perplexity": {"value": 151.2, "n": 32768},
+        "codebook/dead": {"value": 4.0, "n": 32768},
+    }
     absent = {
         "rec/rfid": "pt_inception-2015-12-05-6726825d.pth is not in ~/.cache/torch/hub/checkpoints",
         "rec/lpips": "alexnet-owt-7be5be79.pth is not in ~/.cache/torch/hub/checkpoints",
@@ -182,8 +218,17 @@ def write_tokenizer(folder: Path, seed: int, psnr: float) -> Path:
 
 
 def write_siglip(folder: Path, seed: int, inputs: dict[str, Any]) -> Path:
-    write_run(folder, "siglip", seed, {"sem/retrieval": {"value": 0.979, "n": 512, "floor": 1 / 324}}, inputs=inputs,
-              training_seconds=40.2, parameters={"vision": 378_016, "text": 280_448}, steps=750, batch_size=64)  # fmt: skip
+    write_run(
+        folder,
+        "siglip",
+        seed,
+        {"sem/retrieval": {"value": 0.979, "n": 512, "floor": 1 / 324}},
+        inputs=inputs,
+        training_seconds=40.2,
+        parameters={"vision": 378_016, "text": 280_448},
+        steps=750,
+        batch_size=64,
+    )
     write_curves(folder, {"train/loss": (5.1, 0.4), "val/sem/retrieval": (0.01, 0.979)}, steps=740)
     return folder
 
@@ -195,19 +240,47 @@ def write_unified(folder: Path, seed: int, right: float, answers: float, inputs:
     metrics |= {
         "gen/oracle/kind/full": {"value": right, "n": 41, "floor": 0.0},
         "gen/oracle/kind/colour": {"value": 0.93, "n": 41, "floor": 0.037},
-        "gen/kd_efflite0": {"value": 0.041, "n": 512}, "gen/fd_efflite0": {"value": 31.2, "n": 512, "weights": "a1b2c3"},
-        "und/accuracy": {"value": answers, "n": 2560}, "und/floor": {"value": 0.358, "n": 2560},
-    }  # fmt: skip
+        "gen/kd_efflite0": {"value": 0.041, "n": 82, **SPACE},
+        "gen/fd_efflite0": {"value": 31.2, "n": 82, **SPACE},
+        "und/accuracy": {"value": answers, "n": 2560},
+        "und/floor": {"value": 0.358, "n": 2560},
+    }
     for position, kind in enumerate(KINDS):
-        metrics[f"und/accuracy/{kind}"] = {"value": min(answers + 0.01 * (2 - position), 1.0), "n": 512}
+        right_here = min(answers + 0.01 * (2 - position), 1.0)
+        metrics[f"und/accuracy/{kind}"] = {
+            "value": right_here,
+            "n": 512,
+            "interval": [right_here - 0.02, min(right_here + 0.01, 1)],
+        }
         metrics[f"und/floor/{kind}"] = {"value": (0.21, 0.13, 0.34, 0.5, 0.5)[position], "n": 512}
     write_run(
-        folder, "unified", seed, metrics, {"gen/gfid": "the Inception weights are not there"}, inputs=inputs,
-        data_order=sha256(f"order {seed}"), llm_init=sha256(f"llm {seed}"), tokens_per_image=64, bits_per_image=576.0, steps=1400, batch_size=24,
-        training_seconds=98.0 + seed, parameters={"llm": 826_112, "image_head": 132_096, "adapter": 33_152}, images_per_second=340.0,
-    )  # fmt: skip
-    write_curves(folder, {"train/loss": (6.2, 0.4), "train/loss/text": (4.0, 0.1), "train/loss/image": (6.2, 0.5),
-                          "val/und/accuracy": (0.2, answers), "val/gen/oracle/all": (0.01, right)}, steps=1400)  # fmt: skip
+        folder,
+        "unified",
+        seed,
+        metrics,
+        {"gen/gfid": "the Inception weights are not there"},
+        inputs=inputs,
+        data_order=sha256(f"order {seed}"),
+        llm_init=sha256(f"llm {seed}"),
+        tokens_per_image=64,
+        bits_per_image=576.0,
+        steps=1400,
+        batch_size=24,
+        training_seconds=98.0 + seed,
+        parameters={"llm": 826_112, "head": 132_096, "adapter": 33_152, "tokenizer": 783_555},
+        images_per_second=340.0,
+    )
+    write_curves(
+        folder,
+        {
+            "train/loss": (6.2, 0.4),
+            "train/loss/text": (4.0, 0.1),
+            "train/loss/image": (6.2, 0.5),
+            "val/und/accuracy": (0.2, answers),
+            "val/gen/oracle/all": (0.01, right),
+        },
+        steps=1400,
+    )
     rng = random.Random(folder.name)
     chosen, images = scenes(12, "prompts")
     prompts = [f"a small {colour} {shape} at the {place}" for colour, shape, place in chosen]
@@ -217,9 +290,11 @@ def write_unified(folder: Path, seed: int, right: float, answers: float, inputs:
     questions = []
     for position, (colour, shape, place) in enumerate(asked):
         for kind, words, answer in (
-            ("colour", "what colour is the shape?", colour), ("shape", "which shape is it?", shape),
-            ("place", "where is it, across?", place.split()[1]), ("place", "where is it, up or down?", place.split()[0]),
-        ):  # fmt: skip
+            ("colour", "what colour is the shape?", colour),
+            ("shape", "which shape is it?", shape),
+            ("place", "where is it, across?", place.split()[1]),
+            ("place", "where is it, up or down?", place.split()[0]),
+        ):
             guess = answer if rng.random() < answers - 0.08 else rng.choice(["red", "circle", "left"])
             questions.append({"image": position, "kind": kind, "text": words, "answer": answer, "predicted": guess})
     notes = {"prompts": prompts, "sample_verdicts": [*verdicts[:-1], None], "questions": questions}
