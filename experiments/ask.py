@@ -1,0 +1,39 @@
+"""`tessella ask`: questions about a picture, each asked alone."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from .runs import plain
+
+
+def main(cfg: DictConfig) -> None:
+    for question, answer in run(cfg):
+        print(answer if isinstance(cfg.question, str) else f"{question}\t{answer}")
+
+
+def run(cfg: DictConfig) -> list[tuple[str, str]]:
+    """(question, answer) for every question.
+
+    Raises:
+        ValueError: no run, no question, or a file that is not a picture.
+    """
+    import torch
+
+    from ..unified.generate import answer
+    from .build import resolve_run
+    from .lit_unified import load_unified
+    from .pictures import read_image
+
+    questions = [cfg.question] if isinstance(cfg.question, str) else [str(question) for question in plain(cfg.question)]
+    if not questions or not all(question.strip() for question in questions):
+        raise ValueError("question is empty; ask something: tessella ask picture.png 'what colour is the shape?'.")
+    folder = resolve_run(cfg.run, ("unified",))
+    print(f"using {folder}", file=sys.stderr)
+    model = load_unified(folder)
+    images = read_image(Path(cfg.image), model.tokenizer.image_size)[None].float() / 255
+    with torch.inference_mode():
+        features = model.tokenizer.features(images)
+        answers = answer(model, features, [questions])
+    return list(zip(questions, answers[0], strict=True))

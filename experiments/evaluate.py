@@ -1,0 +1,37 @@
+"""`tessella evaluate`: measure a trained run again, with this command's evaluation settings."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from . import runs
+from .train import build_phase, evaluate, evaluation_fingerprint, set_threads
+
+
+def main(cfg: DictConfig) -> None:
+    print(run(cfg))
+
+
+def run(cfg: DictConfig) -> Path:
+    """Rewrite metrics.json and the pictures of `cfg.run`; returns its folder.
+
+    Raises:
+        ValueError: not a finished run.
+    """
+    from .build import resolve_run, trained_node
+
+    folder = resolve_run(cfg.run, ("tokenizer", "siglip", "unified"))
+    node = trained_node(folder)
+    trained = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(trained, DictConfig)
+    trained.evaluation = cfg.evaluation
+    if trained.phase == "unified":
+        trained.tokenizer = node["tokenizer"]  # rebuilt from this folder alone: its inputs may be gone
+    with runs.RunFolder(folder) as owned, runs.StopRequest() as stop:
+        set_threads(trained)
+        phase = build_phase(trained, folder)
+        phase.restore()
+        evaluate(phase, owned, stop, loggers=[])
+        runs.save_config(folder, trained)
+        owned.write_record(evaluation_fingerprint=evaluation_fingerprint(owned.record()["fingerprint"], trained))
+    return folder

@@ -1,0 +1,69 @@
+"""Evaluation of a tokenizer: what comes back of the test images, and how it uses its codes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from ..metrics.codebook import CodebookUsage
+from ..metrics.perceptual import LPIPS, absent_perceptual
+from ..metrics.reconstruction import ReconstructionMetrics
+from ..tokenizers.base import ImageTokenizer
+from .build import Data
+from .evaluate_distances import add_distances
+from .phase import Evaluation
+from .pictures import to_uint8
+
+NO_WORLD = "the data has no scenes whose content can be checked (data.world); it has for data=scenes"
+
+
+@torch.inference_mode()
+def evaluate_tokenizer(
+    tokenizer: ImageTokenizer, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
+) -> Evaluation:
+    """Reconstruction, codebook, oracle and distances on the first `options.num_images` test images, in float32."""
+    result = Evaluation(absent=absent_perceptual())
+    count = min(int(options.num_images), len(data.test))
+    device = next(tokenizer.parameters()).device
+    pixels = ReconstructionMetrics()
+    perceptual = None if result.absent else LPIPS(device)
+    usage = CodebookUsage(tokenizer.vocab_size, tokenizer.num_tokens) if tokenizer.vocab_size else None
+    reconstructions, originals, captions = [], [], []
+    for start in range(0, count, int(options.batch_size)):
+        note(f"reconstructing test images {start}/{count}")
+        batch = data.test.batch(range(start, min(start + int(options.batch_size), count)))
+        images = batch.images.to(device)
+        encoding = tokenizer.encode(images)
+        back = tokenizer.decode(encoding.latents).float()
+        pixels.update(images, back)
+        if perceptual is not None:
+            perceptual.update(images, back)
+        if usage is not None and encoding.ids is not None:
+            usage.update(encoding.ids)
+        originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]))
+        reconstructions.append(to_uint8(back))
+        captions += batch.captions or []
+    back = torch.cat(reconstructions)
+    result.metrics |= pixels.rows() | (perceptual.rows() if perceptual is not None else {})
+    if usage is not None:
+        result.metrics |= usage.rows()
+        result.notes["codes_histogram"] = usage.counts.tolist()
+    else:
+        result.absent["codebook/usage"] = "the tokenizer has continuous latents and no codes"
+    if data.source.world is not None:
+        from ..metrics.oracle import SceneOracle, summarize
+
+        note("oracle on the reconstructions")
+        oracle = SceneOracle(data.source.world, tokenizer.image_size)
+        result.metrics |= summarize(oracle.score(back.float() / 255, captions), "rec/oracle")
+    else:
+        result.absent["rec/oracle/all"] = NO_WORLD
+    if options.distances:
+        add_distances(result, "rec", back, data.test, count, cache, note, int(options.batch_size))
+    else:
+        result.absent["rec/kd_efflite0"] = "switched off (evaluation.distances=false)"
+    kept = int(options.pictures)
+    result.tensors = {"originals": torch.cat(originals).contiguous(), "reconstructions": back[:kept].contiguous()}
+    result.notes["captions"] = captions[:kept]
+    return result

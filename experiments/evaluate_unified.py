@@ -1,0 +1,115 @@
+"""Evaluation of a unified model: images for held-out captions, answers about held-out images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from ..data.base import ImageDataset, Question
+from ..metrics.understanding import MajorityFloor, answer_accuracy, caption_bits_per_byte
+from ..unified.generate import answer, caption_nll, write_images
+from ..unified.model import UnifiedModel
+from .build import Data, build_sampling
+from .evaluate_distances import add_distances
+from .evaluate_tokenizer import NO_WORLD
+from .phase import Evaluation
+from .pictures import to_uint8
+
+FLOOR_QUESTIONS_FROM = 4000  # training images whose answers give the majority floor
+
+
+@torch.inference_mode()
+def evaluate_unified(
+    model: UnifiedModel, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
+) -> Evaluation:
+    """Generation from the distinct test captions, and understanding of the first `options.num_images` test images."""
+    result = Evaluation()
+    _generation(result, model, data, options, cache, note)
+    _understanding(result, model, data, options, note)
+    return result
+
+
+def _generation(
+    result: Evaluation, model: UnifiedModel, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
+) -> None:
+    wanted = options.generation
+    prompts = _prompts(data.test, int(wanted.num_images), repeat=wanted.temperature > 0)
+    seeds = [int(wanted.seed) + i for i in range(len(prompts))]
+    size = int(options.batch_size)
+    images = []
+    for start in range(0, len(prompts), size):
+        note(f"drawing images {start}/{len(prompts)}")
+        part = slice(start, start + size)
+        ids = write_images(model, prompts[part], seeds=seeds[part], sampling=build_sampling(wanted))
+        images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))))
+    samples = torch.cat(images)
+    verdicts: list[Any] = [None] * len(prompts)
+    if data.source.world is not None:
+        from ..metrics.oracle import SceneOracle, summarize
+
+        oracle = SceneOracle(data.source.world, model.tokenizer.image_size)
+        verdicts = oracle.score(samples.float() / 255, prompts)
+        result.metrics |= summarize(verdicts, "gen/oracle")
+    else:
+        result.absent["gen/oracle/all"] = NO_WORLD
+    if options.distances:
+        count = min(int(options.num_images), len(data.test))
+        add_distances(result, "gen", samples, data.test, count, cache, note, size)
+    else:
+        result.absent["gen/kd_efflite0"] = "switched off (evaluation.distances=false)"
+    kept = int(options.pictures)
+    result.tensors["samples"] = samples[:kept].contiguous()
+    result.notes |= {"prompts": prompts[:kept], "sample_verdicts": verdicts[:kept]}
+
+
+def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> list[str]:
+    """Distinct test captions in order of first use; drawn more than once only when sampling can differ."""
+    captions, _ = test.annotations(range(min(len(test), max(count, 512))))
+    assert captions is not None
+    distinct = list(dict.fromkeys(captions))
+    return [distinct[i % len(distinct)] for i in range(count)] if repeat else distinct[:count]
+
+
+def _understanding(
+    result: Evaluation, model: UnifiedModel, data: Data, options: DictConfig, note: Callable[[str], None]
+) -> None:
+    count, size, kept = min(int(options.num_images), len(data.test)), int(options.batch_size), int(options.pictures)
+    device = next(model.parameters()).device
+    asked: list[tuple[int, Question, str]] = []  # image, question, what the model says
+    pictures, nats, captions = [], 0.0, []
+    for start in range(0, count, size):
+        note(f"asking about test images {start}/{count}")
+        batch = data.test.batch(range(start, min(start + size, count)))
+        features = model.tokenizer.features(batch.images.to(device)).half().float()  # as cached for training
+        if batch.captions:
+            nats += float(caption_nll(model, features, batch.captions).sum())
+            captions += batch.captions
+        answers = answer(model, features, [[question.text for question in group] for group in batch.questions])
+        for i, (group, said) in enumerate(zip(batch.questions, answers, strict=True)):
+            asked += [(start + i, question, text) for question, text in zip(group, said, strict=True)]
+        pictures.append(to_uint8(batch.images[: max(0, kept - start)]))
+    if captions:
+        result.metrics["und/caption_bits_per_byte"] = caption_bits_per_byte(nats, captions)
+    if asked:
+        result.metrics |= answer_accuracy(
+            [question.kind for _, question, _ in asked],
+            [question.answer for _, question, _ in asked],
+            [text for _, _, text in asked],
+            _floor(data.train),
+        )
+    else:
+        result.absent["und/accuracy"] = f"{data.test.name} has no questions with known answers"
+    result.tensors["questioned"] = torch.cat(pictures).contiguous()
+    result.notes["questions"] = [
+        {"image": image, "kind": question.kind, "text": question.text, "answer": question.answer, "predicted": text}
+        for image, question, text in asked
+        if image < kept
+    ]
+
+
+def _floor(train: ImageDataset) -> MajorityFloor:
+    _, groups = train.annotations(range(min(len(train), FLOOR_QUESTIONS_FROM)))
+    questions = [question for group in groups for question in group]
+    return MajorityFloor([question.kind for question in questions], [question.answer for question in questions])

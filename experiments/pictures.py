@@ -1,0 +1,81 @@
+"""Image files in and out: what the commands read from and show to people."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def read_image(path: Path, image_size: int) -> Tensor:
+    """A picture file prepared as evaluation data is: (3, size, size) uint8.
+
+    Raises:
+        ValueError: no such file, or not a picture that can be read; names it.
+    """
+    from ..data.images import decode
+    from ..data.preparation import Preparation
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a picture file ({', '.join(IMAGE_SUFFIXES[:4])}, ...).")
+    try:
+        decoded = decode(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    preparation = Preparation()
+    return torch.from_numpy(preparation.view(preparation.resized(decoded, image_size), image_size, 0, None))
+
+
+def image_files(path: Path) -> list[Path]:
+    """The picture itself, or every picture below a folder, sorted.
+
+    Raises:
+        ValueError: nothing there.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)}).")
+        return files
+    return [path]
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """(..., 3, H, W) in [0, 1] -> uint8, rounded."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def grid(rows: list[list[Tensor]], *, scale: int = 1, gap: int = 2) -> Tensor:
+    """Rows of (3, H, W) uint8 pictures of one size -> one (3, H', W') picture on white; pixels repeat `scale` times."""
+    height, width = rows[0][0].shape[-2:]
+    columns = max(map(len, rows))
+    sheet = torch.full((3, len(rows) * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            top, left = gap + r * (height + gap), gap + c * (width + gap)
+            sheet[:, top : top + height, left : left + width] = picture
+    return sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def write_png(path: Path, image: Tensor, text: dict[str, str] | None = None) -> None:
+    """Write a (3, H, W) uint8 picture; `text` goes into the file's own fields (prompt, seed, run)."""
+    import io
+
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from .runs import write_atomic
+
+    fields = PngInfo()
+    for name, value in (text or {}).items():
+        fields.add_itxt(name, value)
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG", pnginfo=fields)
+    write_atomic(path, buffer.getvalue())
+
+
+def file_stem(text: str, length: int = 60) -> str:
+    """A prompt as a file name: letters, digits and dashes."""
+    words = "".join(character if character.isalnum() else " " for character in text.lower()).split()
+    return "-".join(words)[:length].rstrip("-") or "empty"

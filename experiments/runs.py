@@ -1,0 +1,284 @@
+"""A run is a folder: what was asked, what it ran on, what came out.
+
+Files are written to a temporary name and renamed, so that a reader (or the next start after a kill) sees the old file
+or the new one, never half of one. `run.json` and `metrics.json` are described in docs/runs.md.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .. import __version__
+
+SCHEMA = 1
+PACKAGE = Path(__file__).resolve().parent.parent
+# What decides the numbers of a training stage besides its configuration: editing the report must not retrain anything.
+TRAINING_CODE = (
+    "tokenizers/**/*.py",
+    "unified/*.py",
+    "data/*.py",
+    "experiments/lit_*.py",
+    "experiments/optimizers.py",
+    "experiments/steps.py",
+    "experiments/train.py",
+)
+EVALUATION_CODE = ("metrics/*.py", "experiments/evaluate*.py")
+LOCK_SECONDS = 20  # how long a start waits for the folder's last owner, which may be saving before it ends
+LIBRARIES = (
+    "torch",
+    "lightning",
+    "transformers",
+    "hydra-core",
+    "torchmetrics",
+    "lpips",
+    "tokenizers",
+    "numpy",
+    "scipy",
+)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `path` whole or not at all; an OSError (full disk, read-only folder) leaves an earlier file intact."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; NaN and infinities are refused, since JSON has none."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: the file is missing or is not JSON; names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} does not exist: {path.parent} is not a run folder, or its run has not finished."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it and run the command again.") from error
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def code_digest(patterns: tuple[str, ...] = TRAINING_CODE) -> str:
+    """sha256 over the source files that decide the numbers of a stage (of its training; or of its evaluation)."""
+    sha = hashlib.sha256(__version__.encode())
+    for file in sorted({file for pattern in patterns for file in PACKAGE.glob(pattern)}):
+        sha.update(file.relative_to(PACKAGE).as_posix().encode())
+        sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+def plain(cfg: Any) -> Any:
+    """A resolved configuration as plain Python containers."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def save_config(folder: Path, cfg: DictConfig) -> None:
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the source tree the package runs from, and whether it has uncommitted changes; None outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != PACKAGE:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    found = {"tessella": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def host() -> dict[str, Any]:
+    """The machine, in the terms a reader needs to judge seconds and images/s."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return {"cpu": name, "cores": os.cpu_count(), "system": platform.platform(terse=True)}
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process (Linux reports KiB, macOS bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def process_start(pid: int) -> str | None:
+    """When process `pid` started, in the kernel's ticks: tells a live owner of a folder from a recycled pid."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+class Stopped(Exception):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved what it had; carries the exit code."""
+
+    def __init__(self, exit_code: int, message: str = "stopped; the same command continues.") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class RunFolderBusy(Exception):
+    """Another live process works in the run folder."""
+
+
+class RunFolder:
+    """One run folder, owned by this process while it works in it.
+
+    Raises:
+        RunFolderBusy: another live process works in the folder.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = folder / ".owner"
+
+    def __enter__(self) -> "RunFolder":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while (owner := self._living_owner()) is not None:
+            if time.monotonic() > deadline:
+                raise RunFolderBusy(
+                    f"{self.folder}: process {owner} is working in this run folder; wait for it or stop it."
+                )
+            time.sleep(0.2)
+        write_atomic(self._lock, f"{os.getpid()} {process_start(os.getpid())}")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.unlink(missing_ok=True)
+
+    def _living_owner(self) -> int | None:
+        with suppress(OSError, ValueError):
+            pid, started = self._lock.read_text().split()
+            if int(pid) != os.getpid() and process_start(int(pid)) == started:
+                return int(pid)
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json; empty before the run has begun."""
+        path = self.folder / "run.json"
+        return read_json(path) if path.is_file() else {}
+
+    def write_record(self, **fields: Any) -> None:
+        """Merge `fields` into run.json."""
+        write_json(self.folder / "run.json", {"schema": SCHEMA, **self.record(), **fields})
+
+    def write_metrics(self, metrics: Mapping[str, Any], absent: Mapping[str, str]) -> None:
+        write_json(self.folder / "metrics.json", {"schema": SCHEMA, "metrics": dict(metrics), "absent": dict(absent)})
+
+
+class Clock:
+    """Wall and CPU seconds of this process, continued across restarts of the same run."""
+
+    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
+        self._wall, self._cpu = wall, cpu
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
+
+    @property
+    def wall(self) -> float:
+        return self._wall + time.monotonic() - self._started
+
+    @property
+    def cpu(self) -> float:
+        return self._cpu + time.process_time() - self._cpu_started
+
+
+class StopRequest:
+    """Notes SIGTERM and Ctrl-C while it is active, so that work ends at a point where everything is saved.
+
+    A second Ctrl-C ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, signum: int, frame: object) -> None:
+        if self.received is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+    def check(self, where: str) -> None:
+        """Raise `Stopped` when a stop was asked for."""
+        if self.received is not None:
+            raise Stopped(128 + self.received, f"stopped {where}; the same command continues.")
+
+
+def end_with_parent() -> None:
+    """Stop this stage, as SIGTERM does, when the study that started it is gone (kill -9 included)."""
+    parent = int(os.environ.get("TESSELLA_PARENT", 0))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
