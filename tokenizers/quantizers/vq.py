@@ -108,7 +108,7 @@ class VectorQuantizer(nn.Module):
             losses["codebook"] = F.mse_loss(z_q, z.detach())
         if self.training:
             self._average(vectors, flat_ids)
-        return z + (z_q - z).detach(), ids, losses
+        return z_q.detach() + (z - z.detach()), ids, losses  # adds exactly 0: the values are `lookup(ids)` to the bit
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Ids (...) -> codes (..., C), of unit length if normalized."""
@@ -151,7 +151,8 @@ class VectorQuantizer(nn.Module):
     def _set_codes(self, chosen: Tensor, vectors: Tensor, count: Tensor | float) -> None:
         """Set the chosen codes (K,) bool to random vectors, each drawn once while they last."""
         step = self._progress[0] if self._progress else 0
-        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        # The generator keeps 32 bits of a seed, so both numbers have to be in the low ones.
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + step) % 2**32)
         draws = -(-self.codebook_size // len(vectors))
         order = torch.cat([torch.randperm(len(vectors), generator=generator) for _ in range(draws)])
         codes = vectors[order[: self.codebook_size].to(vectors.device)]

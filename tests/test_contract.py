@@ -1,0 +1,96 @@
+"""Every tokenizer yaml keeps the contract: published sizes by shape on the meta device, nano sizes for real."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from tessella.tokenizers.base import ImageTokenizer, VisionEncoder
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def config_names(folder: Path) -> list[str]:
+    """Names of the yaml files that stand for themselves (those with ??? need a trained run)."""
+    files = sorted(folder.glob("*.yaml"))
+    return [
+        str(file.relative_to(CONF / "tokenizer").with_suffix("")) for file in files if "???" not in file.read_text()
+    ]
+
+
+PUBLISHED = config_names(CONF / "tokenizer")
+NANO = config_names(CONF / "tokenizer" / "nano")
+
+
+def build(name: str):
+    with initialize_config_dir(str(CONF / "tokenizer"), version_base="1.3"):
+        cfg = compose(name)
+        for part in name.split("/")[:-1]:
+            cfg = cfg[part]
+    return instantiate(cfg)
+
+
+def check_contract(tokenizer: ImageTokenizer | VisionEncoder, device: str) -> None:
+    images = torch.rand(2, 3, tokenizer.image_size, tokenizer.image_size, device=device)
+    assert tokenizer.features(images).shape == (2, tokenizer.num_features, tokenizer.feature_dim)
+    if isinstance(tokenizer, VisionEncoder):
+        return
+    encoding = tokenizer.encode(images)
+    assert encoding.latents.shape == (2, tokenizer.num_latents, tokenizer.latent_dim)
+    assert tokenizer.decode(encoding.latents).shape == images.shape
+    if tokenizer.vocab_size is None:
+        assert encoding.ids is None
+        assert tokenizer.bits_per_image is None
+        return
+    ids = encoding.ids
+    assert ids is not None
+    assert ids.shape == (2, tokenizer.num_tokens)
+    assert ids.dtype == torch.int64
+    assert tokenizer.bits_per_image == pytest.approx(tokenizer.num_tokens * math.log2(tokenizer.vocab_size))
+    assert tokenizer.dequantize(ids).shape == encoding.latents.shape
+    shortest = tokenizer.dequantize(ids[:, : tokenizer.min_tokens])
+    assert tokenizer.decode(shortest).shape == images.shape
+    last = tokenizer.step_lengths[-1]
+    assert tokenizer.step_inputs(ids).shape == (2, tokenizer.num_tokens - last, tokenizer.latent_dim)
+    if device != "meta":
+        assert torch.equal(tokenizer.dequantize(ids), encoding.latents)
+        assert 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size
+        pictures = tokenizer.decode(encoding.latents)
+        assert 0 <= pictures.min() <= pictures.max() <= 1
+
+
+def test_there_is_something_to_check():
+    assert {"vq16", "chameleon", "siglip", "janus"} <= set(PUBLISHED)
+    assert {"nano/vq", "nano/siglip", "nano/decoupled"} <= set(NANO)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_config_keeps_the_contract(name):
+    with torch.device("meta"), torch.no_grad():
+        check_contract(build(name).eval(), "meta")
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_nano_config_keeps_the_contract(name):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        check_contract(build(name).eval(), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "count"),
+    [
+        ("vq16", "", 71_883_403),
+        ("vq16", "encoder", 29_298_176),
+        ("vq16", "decoder", 42_449_795),
+        ("chameleon", "", 68_718_467),
+        ("janus", "generation", 71_883_403),
+    ],
+)
+def test_parameters_are_as_published(name, part, count):
+    with torch.device("meta"):
+        module = build(name).get_submodule(part)
+    assert sum(parameter.numel() for parameter in module.parameters()) == count
