@@ -7,6 +7,7 @@ from torch.autograd.function import once_differentiable
 
 _CHUNK_LOGITS = 1 << 22  # logits held at a time, 16 MB in float32; fewer make adding up the weight's gradient the cost
 _WHOLE_LOGITS = 1 << 21  # up to here one table is faster than chunks
+_WEIGHT_ROWS = 4096  # rows of the weight's gradient added to at a time, each addition holding two copies of them
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -36,7 +37,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ cast_weight
             if d_weight is not None:
-                d_weight += d_logits.t() @ x  # accumulated in the type of the weight
+                for rows_of_weight, part_of_logits in zip(
+                    d_weight.split(_WEIGHT_ROWS), d_logits.split(_WEIGHT_ROWS, 1), strict=True
+                ):
+                    rows_of_weight += part_of_logits.t() @ x
             del d_logits  # or the next chunk would be made beside this one
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.spent = False
