@@ -56,7 +56,7 @@ def line_chart(lines: Sequence[Line], *, height: int = 190, name: str = "") -> s
 
     parts = [_gridline(y_at(y), _short(y)) for y in y_ticks if low <= y <= high]
     parts += [_x_label(x_at(x), height, _short(x)) for x in x_ticks if x_low <= x <= x_high]
-    parts.append(tag("text", text("step"), x=LEFT - 6, y=height - 8, class_="axis", text_anchor="end"))
+    parts.append(tag("text", text("step"), x=LEFT - 12, y=height - 8, class_="axis", text_anchor="end"))
     for line in lines:
         path = "M" + "L".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line.points)
         dashes = "5 3" if line.is_dashed else None

@@ -22,7 +22,8 @@ class Stage:
     key: str
     folder: Path
     name: str  # folder relative to the study: how the report calls it
-    problem: str | None = None  # the study could not say where this stage is
+    problem: str | None = None  # why there is no folder to look into
+    planned_phase: str | None = None  # what the study's configuration says of a stage that has no run.json yet
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -32,9 +33,9 @@ class Stage:
 
     @property
     def phase(self) -> str:
-        """tokenizer, siglip or unified: from run.json, else from the folder's name, else from the role."""
+        """tokenizer, siglip or unified: from run.json, else as planned, else from the folder's name or the role."""
         named = next((phase for phase in PHASES if self.folder.name.startswith(phase)), None)
-        return self.run.get("phase") or named or (self.key if self.key in PHASES else "tokenizer")
+        return self.run.get("phase") or self.planned_phase or named or (self.key if self.key in PHASES else PHASES[0])
 
     @property
     def is_finished(self) -> bool:
@@ -181,10 +182,6 @@ class Study:
                 for stage in trial.stages:
                     if stage.why_unfinished:
                         found.append({**row, "stage": stage.key, "reason": stage.why_unfinished})
-                if self.kind == "study" and trial.unified is None:
-                    found.append(
-                        {**row, "stage": "unified", "reason": "not started (the study lists no such stage yet)"}
-                    )
         return found
 
     def users_of(self, stage: Stage) -> list[Design]:
@@ -229,7 +226,8 @@ def _collect_study(folder: Path) -> Study:
         planned = _planned_stages(record, name)
         for seed, listed in (entry.get("seeds") or {}).items():
             known = listed.get("stages") or {}
-            stages = tuple(_listed_stage(folder, key, known.get(key)) for key in dict.fromkeys([*planned, *known]))
+            keys = dict.fromkeys([*planned, *known] if planned else [*known, "unified"])
+            stages = tuple(_listed_stage(folder, key, known.get(key), planned.get(key)) for key in keys)
             trials[int(seed)] = Trial(int(seed), stages)
         designs.append(Design(name, entry.get("title") or name.replace("_", " "), trials))
     if not designs:
@@ -238,15 +236,17 @@ def _collect_study(folder: Path) -> Study:
 
 
 def _planned_stages(record: dict[str, Any], design: str) -> dict[str, Any]:
-    """The stages that the study's own configuration asks for, also those that it has not reached yet."""
+    """The stages that the study's own configuration asks for, also those that it has not reached yet; {} if unsaid."""
     designs = (record.get("config") or {}).get("designs") or {}
     return (designs.get(design) or {}).get("stages") or {}
 
 
-def _listed_stage(folder: Path, key: str, where: str | None) -> Stage:
+def _listed_stage(folder: Path, key: str, where: str | None, planned: dict[str, Any] | None) -> Stage:
+    phase = (planned or {}).get("phase")
     if not where:
-        return Stage(key, folder / "stages" / f"{key}-not-started", key, problem="not started")
-    return Stage(key, (folder / where).resolve(), where)
+        nowhere = folder / "stages" / f"{key}-not-started"
+        return Stage(key, nowhere, key, problem="not started", planned_phase=phase)
+    return Stage(key, (folder / where).resolve(), where, planned_phase=phase)
 
 
 def _designs_of_runs(folders: list[Path], root: Path) -> tuple[Design, ...]:

@@ -19,6 +19,7 @@ def metric_table(
     groups: Mapping[str, str] | None = None,
     bounds: bool = False,
     labels: Callable[[str], str] | None = None,
+    with_absent: bool = True,
 ) -> str:
     """A table of `names`, one column for each protocol; empty when no design has any of them.
 
@@ -26,6 +27,7 @@ def metric_table(
         groups: name -> a head that spans neighbouring columns of the same group.
         bounds: print ceiling and floor below each value.
         labels: what to call a name instead of its usual label.
+        with_absent: keep the rows of designs that have none of these numbers.
     """
     columns = [column for name in names for column in results.columns(name)]
     if not columns:
@@ -36,6 +38,8 @@ def metric_table(
         head = tag("tr", *_group_heads(columns, groups), class_="groups") + head
     lines = []
     for index, design in enumerate(results.study.designs):
+        if not with_absent and not any((design.name, column) in results.cells for column in columns):
+            continue
         cells = [_value_cell(results, design, column, bounds) for column in columns]
         label = tag("th", named(index, design.title), _progress(results.study, design), scope="row")
         lines.append([label, *cells])

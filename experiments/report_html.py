@@ -146,7 +146,7 @@ def understanding_section(results: Results) -> str:
         )
         parts += [dot_panels(results, names), metric_table(results, names, bounds=True)]
     if more:
-        parts.append(metric_table(results, more, bounds=True))
+        parts.append(metric_table(results, more, bounds=True, with_absent=False))
     cards = question_cards(results.study)
     return "".join(parts) + ((tag("h3", text("Questions and answers")) + cards) if cards else "")
 
@@ -234,7 +234,8 @@ def _seconds_bars(results: Results, stages: Sequence[str]) -> str:
             spans.append(tag("span", words, style=style, title=title, class_=None if words else "thin"))
         total = printed("cost/training_seconds", sum(summary.mean for summary in done), 0)
         bar = tag("div", *spans, class_="bar")
-        cells.append(tag("div", named(index, design.title), bar, tag("div", text(f"{total} s"))))
+        so_far = "" if results.get(design.name, "cost/training_seconds") else " so far"
+        cells.append(tag("div", named(index, design.title), bar, tag("div", text(f"{total} s{so_far}"))))
     return tag("div", *cells, class_="bars")
 
 

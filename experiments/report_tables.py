@@ -15,6 +15,9 @@ from ..metrics.intervals import t_interval, wilson_interval
 from .report_collect import Stage, Study, Trial
 from .report_metrics import is_distance, quantity
 
+# A design without such a stage or part lacks nothing.
+OWN_TO_A_DESIGN = ("cost/training_seconds/", "size/parameters/")
+
 
 @dataclass(frozen=True)
 class Value:
@@ -235,9 +238,9 @@ def parameter_parts(trial: Trial) -> dict[str, int]:
 def _absent(study: Study, present: set[tuple[str, str]]) -> dict[str, dict[str, str]]:
     """Per design, every name that some run reports or declares absent and this design has not, with the reason."""
     metrics = [name for stage in study.stages for name in (*stage.metrics, *stage.absent)]
-    wanted = dict.fromkeys(
-        ["size/parameters", "cost/training_seconds", "rec/psnr", "gen/oracle/all", "und/accuracy", *metrics]
-    )
+    names = ["size/parameters", "cost/training_seconds", "rec/psnr", "gen/oracle/all", "und/accuracy", *metrics]
+    names += sorted(name for _, name in present if not name.startswith(OWN_TO_A_DESIGN))
+    wanted = dict.fromkeys(names)
     if not any(name.startswith("gen/oracle") for name in metrics) and any(name.startswith("gen/") for name in metrics):
         del wanted["gen/oracle/all"]
     found: dict[str, dict[str, str]] = {}

@@ -176,20 +176,27 @@ def test_unfinished_study_says_what_is_missing(study):
     assert "cost/training_seconds" not in rows  # a sum over some stages would flatter
     assert "status running" in found["designs"]["decoupled"]["absent"]["gen/oracle/all"]
     assert "0 of 3 seeds finished" in words
+    assert "s so far" in words
 
 
 def test_stages_the_study_has_planned_but_not_reached_are_missing(study):
-    plan = {"single_vq": {"stages": {"vq": {}, "unified": {}}}, "later": {"stages": {"vq": {}}}}
+    stages = {"vq": {"phase": "tokenizer"}, "llm": {"phase": "unified"}}
+    plan = {"single_vq": {"stages": stages}, "later": {"stages": stages}}
 
     def change(record):
         record["config"] = {"designs": plan}
-        record["designs"]["single_vq"]["seeds"]["2"]["stages"].pop("unified")
+        for seed, listed in record["designs"]["single_vq"]["seeds"].items():
+            llm = listed["stages"].pop("unified")
+            listed["stages"] |= {} if seed == "2" else {"llm": llm}
         record["designs"]["later"] = {"title": "Later", "seeds": {}}
 
     edit(study / "study.json", change)
     words = text_of(page_of(study))
-    assert "Single VQ, seed 2, unified: not started" in words
+    assert "Single VQ, seed 2, llm: not started" in words
     assert "Later, seed 0, 1 and 2: not started" in words
+    rows = {row["name"]: row for row in results_of(study)["designs"]["single_vq"]["results"]}
+    assert set(rows["size/parameters"]["seeds"]) == {"0", "1"}  # not the tokenizer's alone for seed 2
+    assert set(rows["cost/training_seconds"]["seeds"]) == {"0", "1"}
 
 
 def test_empty_study_still_makes_a_page(tmp_path):
