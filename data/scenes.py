@@ -81,7 +81,7 @@ class SceneSplit(ImageDataset):
             key=f"{self.split_name}/{index}",
         )
 
-    def batch(self, indices: Indices) -> Batch:
+    def batch(self, indices: Indices, step: int | None = None) -> Batch:
         rows = self._rows(indices)
         scenes, captions = self._sampler.draw(self.split_name, self._seed, rows)
         return Batch(
@@ -92,7 +92,7 @@ class SceneSplit(ImageDataset):
             indices=torch.from_numpy(rows),
         )
 
-    def annotations(self, indices: Any) -> tuple[list[str], list[tuple[Question, ...]]]:
+    def annotations(self, indices: Indices) -> tuple[list[str], list[tuple[Question, ...]]]:
         rows = self._rows(indices)
         scenes, captions = self._sampler.draw(self.split_name, self._seed, rows)
         return captions, self._sampler.ask(self.split_name, self._seed, rows, scenes)

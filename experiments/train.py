@@ -151,6 +151,15 @@ def _refuse_other_run(this: Plan, record: dict[str, Any]) -> None:
         )
 
 
+def _quiet_lightning() -> None:
+    """Lightning announces devices and products at every start; what matters is in run.json and the progress line."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*(does not have many workers|LeafSpec|number of training batches).*")
+
+
 def _train(
     cfg: DictConfig, this: Plan, phase: "Phase", folder: RunFolder, stop: StopRequest, loggers: list[Any]
 ) -> None:
@@ -162,6 +171,7 @@ def _train(
     from .phase import resolve_accelerator, resolve_precision
     from .steps import FixedBatches, StepLoader
 
+    _quiet_lightning()
     recipe, options = phase.recipe, cfg.trainer
     steps, batch_size = int(recipe.steps), int(recipe.batch_size)
     order = TrainingOrder(len(phase.data.train), batch_size, cfg.seed)
