@@ -1,5 +1,6 @@
 """The world of procedural scenes: its tables, its geometry, and how scenes become pictures, captions and verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -14,7 +15,7 @@ from .scene_objects import Scene, SceneBatch, SceneObject
 
 Level = Literal["simple", "full"]
 REFERENCE_SIZE = 64  # image size in which all lengths below are given
-STRIPE_PERIOD = 4.0
+STRIPE_PERIOD = 5.0  # not 4: such stripes can vanish when an image is halved
 STRIPE_SHADE = 0.55  # brightness of the dark stripes; scaling keeps the direction of the colour's chroma
 SMALLEST_IMAGE = 16
 
@@ -157,6 +158,10 @@ class SceneWorld:
             self._claims[caption] = self.language.read(caption)
         return self._claims[caption]
 
+    def scene(self, objects: Sequence[Sequence[int]], background: int) -> Scene:
+        """A scene from (shape, color, size, texture, cell) rows; -1 stands for what could not be told."""
+        return Scene(tuple(SceneObject(*row) for row in objects), background)
+
     def judge(self, caption: str, scene: Scene) -> dict[str, bool]:
         """Which parts of a caption a scene keeps, under the names that metrics use; `all` is the whole caption.
 
@@ -170,7 +175,7 @@ class SceneWorld:
         whole = holds(claim, scene)
         if self.max_objects > 1:
             return {"all": whole, f"kind/{claim.kind}": whole}
-        nothing = SceneObject(shape=-1, color=-1, size=-1, texture=-1, cell=-1)
+        nothing = SceneObject(-1, -1, -1, -1, -1)
         return claim.objects[0].agreement(next(iter(scene.objects), nothing)) | {"all": whole}
 
     def _corners(self, scenes: SceneBatch, image_size: int, side: int) -> NDArray[np.int64]:

@@ -41,6 +41,12 @@ def test_example_is_a_pure_function_of_its_index(source, split):
     assert batch.images.max() <= 1
 
 
+def test_annotations_are_those_of_the_batch(source):
+    dataset = source.split("train", image_size=16)
+    batch = dataset.batch([7, 3], step=5)
+    assert dataset.annotations([7, 3]) == (batch.captions, batch.questions)
+
+
 def test_seeds_and_splits_draw_other_examples(source):
     other = Scenes(level=source.world.level, train_size=400, val_size=64, test_size=700, seed=1)
     first = source.split("train", 32).batch(range(32))
