@@ -45,7 +45,9 @@ def missing_banner(study: Study) -> str:
         numbers = [str(seed) for seed in seeds if seed is not None]
         where = [titles[design], *([f"seed {listing(numbers)}"] if numbers else []), *([stage] if stage else [])]
         items.append(tag("li", text(f"{', '.join(where)}: {reason}")))
-    head = tag("strong", text("This study is not complete."))
+    head = tag(
+        "strong", text("This study is not complete." if study.kind == "study" else "Not everything here has finished.")
+    )
     return tag(
         "div", head, text(" Everything below covers what has finished. Missing:"), tag("ul", *items), class_="banner"
     )

@@ -206,7 +206,7 @@ def _short(value: float) -> str:
     if abs(value) >= 1e5 or 0 < abs(value) < 1e-3:
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
-    return f"{value:,.6g}".replace(",", "\u202f").replace("-", "\u2212")
+    return f"{value:,.{4 if abs(value) < 1000 else 6}g}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 def _times(value: float) -> str:

@@ -48,10 +48,12 @@ class Stage:
             return self.problem
         if not self.run:
             return f"not started ({self.name} holds no run.json)"
+        if self.run.get("status") == "trained":
+            return f"trained, not evaluated ({self.name})"
         if self.run.get("status") != "finished":
             return f"not finished ({self.name} says status {self.run.get('status')})"
         if not (self.folder / "metrics.json").is_file():
-            return f"trained, not evaluated ({self.name} holds no metrics.json)"
+            return f"without metrics ({self.name} holds no metrics.json)"
         return None
 
     @cached_property
@@ -158,6 +160,15 @@ class Study:
     def seeds(self) -> list[int]:
         return sorted({seed for design in self.designs for seed in design.trials})
 
+    def seeds_of(self, design: Design) -> list[int]:
+        """The seeds a design should have: in a study all of them, in a folder of runs its own."""
+        return self.seeds if self.kind == "study" else sorted(design.trials)
+
+    @property
+    def repeats(self) -> int:
+        """Trainings of each design, at most."""
+        return max((len(self.seeds_of(design)) for design in self.designs), default=0)
+
     def trials(self) -> Iterator[tuple[Design, Trial]]:
         for design in self.designs:
             for seed in sorted(design.trials):
@@ -173,7 +184,7 @@ class Study:
         """What a complete study would have and this one has not: design, seed, stage, reason."""
         found: list[dict[str, Any]] = []
         for design in self.designs:
-            for seed in self.seeds or [None]:
+            for seed in self.seeds_of(design) or [None]:
                 trial = design.trials.get(seed) if seed is not None else None
                 row = {"design": design.name, "seed": seed}
                 if trial is None or not trial.stages:

@@ -58,7 +58,7 @@ def dot_panels(results: Results, names: Sequence[str]) -> str:
         words = results.protocol_difference(column)
         title = quantity(column.name).label + (f" ({words})" if words else "")
         panels.append(tag("figure", tag("figcaption", text(title)), dot_chart(dots, name=title)))
-    seeds = "Faint dots: single seeds. " if len(results.study.seeds) > 1 else ""
+    seeds = "Faint dots: single seeds. " if results.study.repeats > 1 else ""
     key = f"Dot: mean. Band: 95 % interval. {seeds}Solid tick: ceiling. Dashed tick: floor."
     return tag("div", *panels, class_="panels") + paragraph(key, class_="note")
 
@@ -80,13 +80,13 @@ def shared_note(study: Study) -> str:
 
 def distance_note(results: Results, names: Sequence[str]) -> str:
     """What a distance was measured with: its protocol in words, the hash of the weights, the number of real images."""
-    lines = []
+    measured: dict[str, list[str]] = {}
     for column in (column for name in names if is_distance(name) for column in results.columns(name)):
         parts = json.loads(column.protocol)
-        kept = {key: parts[key] for key in ("protocol", "weights", "n", "n_reference") if key in parts}
-        if kept:
-            words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kept.items())
-            lines.append(f"{quantity(column.name).label}: {words}.")
+        words = [str(parts["protocol"])] if "protocol" in parts else []
+        words += [f"{key.replace('_', ' ')} {parts[key]}" for key in ("weights", "n", "n_reference") if key in parts]
+        measured.setdefault(", ".join(words), []).append(quantity(column.name).label)
+    lines = [f"{listing(labels)}: {words}." for words, labels in measured.items() if words]
     return paragraph(*lines, class_="note") if lines else ""
 
 
@@ -151,12 +151,15 @@ def _value_cell(results: Results, design: Design, column: Column, bounds: bool) 
     if verdict and design.name in verdict.designs and not _is_tie(results, verdict):
         mark = "best" if verdict.clear else "tie"
     value = tag("data", text(printed(column.name, summary.mean, decimals)), value=repr(summary.mean))
-    smalls = (tag("small", text(line)) for line in _small_lines(results, summary, decimals, bounds))
+    smalls = (
+        tag("small", text(line))
+        for line in _small_lines(summary, decimals, bounds, len(results.study.seeds_of(design)))
+    )
     notes = "; ".join(dict.fromkeys(value.note for value in summary.values if value.note))
     return tag("td", value, *smalls, class_=mark, title=notes or None)
 
 
-def _small_lines(results: Results, summary: Summary, decimals: int, bounds: bool) -> list[str]:
+def _small_lines(summary: Summary, decimals: int, bounds: bool, seeds: int) -> list[str]:
     name = summary.column.name
     lines = []
     if summary.low is not None and summary.high is not None and summary.low != summary.high:
@@ -165,14 +168,17 @@ def _small_lines(results: Results, summary: Summary, decimals: int, bounds: bool
         lines.append(f"ceiling {printed(name, summary.ceiling, decimals)}")
     if bounds and summary.floor is not None:
         lines.append(f"{'chance' if name.startswith('gen/') else 'floor'} {printed(name, summary.floor, decimals)}")
-    if len(summary.values) < len(results.study.seeds):
-        lines.append(f"{len(summary.values)} of {len(results.study.seeds)} seeds")
+    if len(summary.values) < seeds:
+        lines.append(f"{len(summary.values)} of {seeds} seeds")
     return lines
 
 
 def _progress(study: Study, design: Design) -> str:
     done = sum(1 for t in design.trials.values() if t.stages and all(stage.is_finished for stage in t.stages))
-    return tag("small", text(f"{done} of {len(study.seeds)} seeds finished")) if done < len(study.seeds) else ""
+    wanted = len(study.seeds_of(design))
+    if done == wanted:
+        return ""
+    return tag("small", text(f"{done} of {wanted} seeds finished" if study.kind == "study" else "not finished"))
 
 
 def _dot(design: Design, index: int, summary: Summary) -> Dot:

@@ -62,7 +62,7 @@ def _phase_block(study: Study, phase: str) -> str:
     )
     rest = sorted(name for name in lines if name not in shown)
     parts = [tag("h3", text(TITLES.get(phase, phase))), tag("p", *legend.values(), class_="legend")]
-    if len(study.seeds) > 1:
+    if study.repeats > 1:
         parts.append(paragraph("One line per trained run; seeds share a color.", class_="note"))
     parts.append(tag("div", *(_panel(name, lines[name]) for name in shown), class_="panels"))
     if rest:

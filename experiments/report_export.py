@@ -18,7 +18,8 @@ CSV_COLUMNS = (
 )  # fmt: skip
 TERMINAL = (
     "size/parameters", "size/tokens_per_image", "size/bits_per_image", "codebook/usage", "rec/psnr", "gen/oracle/all",
-    "gen/kd_efflite0", "und/accuracy", "cost/training_seconds", "cost/peak_memory_bytes", "cost/images_per_second",
+    "gen/kd_efflite0", "und/accuracy", "cost/training_seconds", "cost/peak_memory_bytes",
+    "cost/cuda_peak_memory_bytes", "cost/images_per_second",
 )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def stored_unit(name: str) -> str:
     """The unit of a value in results.json and results.csv."""
     if name.startswith("size/parameters"):
         return "parameters"
-    return {"cost/peak_memory_bytes": "bytes"}.get(name, quantity(name).unit.lstrip("/"))
+    return "bytes" if name.endswith("_bytes") else quantity(name).unit.lstrip("/")
 
 
 def to_csv(results: Results) -> str:
@@ -153,8 +154,8 @@ def terminal_table(results: Results) -> "Table":
         names.remove("gen/kd_efflite0")
     columns = [column for name in names for column in results.columns(name)]
     caption = (
-        f"{len(study.seeds)} seeds: mean ± half the 95 % interval"
-        if len(study.seeds) > 1
+        f"{study.repeats} seeds: mean ± half the 95 % interval"
+        if study.repeats > 1
         else "one seed: no interval over trainings"
     )
     if study.missing:

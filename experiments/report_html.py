@@ -19,7 +19,12 @@ GLANCE = {
     "Reconstruction": ["codebook/usage", "rec/psnr"],
     "Generation": ["gen/oracle/all", "gen/kd_efflite0"],
     "Understanding": ["und/accuracy"],
-    "Cost": ["cost/training_seconds", "cost/peak_memory_bytes", "cost/images_per_second"],
+    "Cost": [
+        "cost/training_seconds",
+        "cost/peak_memory_bytes",
+        "cost/cuda_peak_memory_bytes",
+        "cost/images_per_second",
+    ],
 }
 
 
@@ -51,13 +56,14 @@ def page(results: Results) -> str:
 
 
 def heading(study: Study) -> str:
-    count, seeds = len(study.designs), len(study.seeds)
+    count = len(study.designs)
+    seeds = f"{study.repeats} seeds" if study.repeats > 1 else f"seed {' or '.join(map(str, study.seeds))}"
     lead = {
         "study": f"{count} image tokenizer{'s'[: count != 1]} inside the same language model",
-        "runs": f"{count} finished or running designs, found as run folders; nothing says that they were trained alike",
+        "runs": f"{count} designs found as run folders; nothing says that they were trained alike",
         "run": "One run",
     }[study.kind]
-    lead += f": {', '.join([f'{seeds} seed' + 's'[: seeds != 1], *_data_words(study)])}."
+    lead += f": {', '.join([*([seeds] if study.seeds else []), *_data_words(study)])}."
     names = (named(i, design.title) for i, design in enumerate(study.designs))
     made = (
         [text(str(study.record["created"]).replace("T", " ").replace("+00:00", " UTC"))]
@@ -73,9 +79,8 @@ def _data_words(study: Study) -> list[str]:
     found: list[str] = []
     for stage in study.stages:
         data = stage.run.get("data") or {}
-        size = (data.get("preparation") or {}).get("image_size")
         if data.get("name"):
-            found.append(f"{data['name']}" + (f" at {size} pixels" if size else ""))
+            found.append(f"{data['name']} at {data['image_size']} pixels")
     return list(dict.fromkeys(found))
 
 
@@ -88,14 +93,15 @@ def glance_section(results: Results) -> str:
 
 
 def seeds_note(study: Study) -> str:
-    if len(study.seeds) >= 2:
+    if study.repeats >= 2:
         return paragraph(
-            f"Means over {len(study.seeds)} seeds; below each, the 95 % interval of the mean (Student's t).",
+            f"Means over {study.repeats} seeds; below each, the 95 % interval of the mean (Student's t).",
             "A value is marked best only where its interval overlaps no other design's;",
             "≈ marks what cannot be told from the best.",
         )
+    one = {"study": "One seed", "runs": "One training of each design", "run": "One training"}[study.kind]
     return paragraph(
-        "One seed: how much training itself varies is not known, so no value is marked best.",
+        f"{one}: how much training itself varies is not known, so no value is marked best.",
         "Where an interval stands below a share it covers the test cases alone (95 %, Wilson).",
     )
 
@@ -187,7 +193,7 @@ def cost_section(results: Results) -> str:
     )
     stages = [f"cost/training_seconds/{key}" for key in (*keys, "unified")]
     stages = [name for name in stages if results.columns(name)]
-    totals = ["cost/training_seconds", "cost/cpu_seconds", "cost/peak_memory_bytes"]
+    totals = ["cost/training_seconds", "cost/cpu_seconds", "cost/peak_memory_bytes", "cost/cuda_peak_memory_bytes"]
     totals += ["cost/tokenizer_images_per_second", "cost/images_per_second"]
     groups = {name: "Seconds of each stage" for name in stages}
     table = metric_table(results, totals + stages, groups=groups)
@@ -200,15 +206,12 @@ def cost_section(results: Results) -> str:
         markup = intro + _seconds_bars(results, stages) + table
     parts = [name for name in results.names if name.startswith("size/parameters/")]
     if parts:
-        groups = {name: _part_group(name) for name in parts}
+        wholes = {trial.measured[0].key for _, trial in results.study.trials() if trial.measured}
+        keys = {name: name.split("/")[2] for name in parts}
+        groups = {name: key if key in wholes else f"of it: {key}" for name, key in keys.items()}
         sizes = metric_table(results, ["size/parameters", *parts], groups=groups, labels=_part_label)
         markup += tag("h3", text("Parameters by part")) + sizes
     return markup
-
-
-def _part_group(name: str) -> str:
-    stage = name.split("/")[2]
-    return "the whole" if stage in ("unified", "run") else f"of it: {stage}"
 
 
 def _part_label(name: str) -> str:
@@ -232,10 +235,11 @@ def _seconds_bars(results: Results, stages: Sequence[str]) -> str:
             words = text(label) if share > 9 else ""
             title = f"{label}: {summary.mean:.1f} s"
             spans.append(tag("span", words, style=style, title=title, class_=None if words else "thin"))
-        total = printed("cost/training_seconds", sum(summary.mean for summary in done), 0)
+        total = printed("cost/training_seconds", sum(summary.mean for summary in done), 0) + " s"
         bar = tag("div", *spans, class_="bar")
-        so_far = "" if results.get(design.name, "cost/training_seconds") else " so far"
-        cells.append(tag("div", named(index, design.title), bar, tag("div", text(f"{total} s{so_far}"))))
+        if not results.get(design.name, "cost/training_seconds"):
+            total = f"{total} so far" if done else "not finished"
+        cells.append(tag("div", named(index, design.title), bar, tag("div", text(total))))
     return tag("div", *cells, class_="bars")
 
 

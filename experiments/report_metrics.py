@@ -68,6 +68,7 @@ _KNOWN = [
     _q("cost/training_seconds", "training", "s", "lower", 0, "Wall seconds of every stage the design needs, summed."),
     _q("cost/cpu_seconds", "CPU time", "s", "lower", 0, "Process CPU seconds of every stage, summed."),
     _q("cost/peak_memory_bytes", "peak memory", "GB", "lower", 2, "Largest peak of memory over the design's stages."),
+    _q("cost/cuda_peak_memory_bytes", "peak GPU memory", "GB", "lower", 2, "Largest peak of GPU memory."),
     _q("cost/images_per_second", "LLM training", "images/s", "higher", 0, "Images per second in training the LLM."),
     _q(
         "cost/tokenizer_images_per_second", "tokenizer training", "images/s", "higher", 0, "The same for the tokenizer."
@@ -76,7 +77,11 @@ _KNOWN = [
 QUANTITIES = {quantity.name: quantity for quantity in _KNOWN}
 
 ATTRIBUTES = ("colour", "place", "size", "shape", "all")
-SCALES = {"size/parameters": 1e-6, "cost/peak_memory_bytes": 1e-9}  # stored unit -> printed unit
+SCALES = {
+    "size/parameters": 1e-6,
+    "cost/peak_memory_bytes": 1e-9,
+    "cost/cuda_peak_memory_bytes": 1e-9,
+}  # stored unit -> printed unit
 SPACES = {"efflite0": "EfficientNet-Lite0 (not FID)"}
 
 

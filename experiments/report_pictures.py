@@ -165,7 +165,10 @@ def _verdict(verdict: dict[str, Any] | None) -> str:
     """An attribute that the caption does not name has no verdict (null) and cannot be wrong."""
     if verdict is None:
         return tag("span", text("not scored"), class_="unscored")
-    wrong = [attribute for attribute, is_right in verdict.items() if is_right is False and attribute != "all"]
+    named = (
+        attribute for attribute in verdict if attribute != "all" and "/" not in attribute
+    )  # no kind/<caption kind>
+    wrong = [attribute for attribute in named if verdict[attribute] is False]
     if not wrong and verdict.get("all") is not False:
         return tag("span", text("✓ right"), class_="right")
     return tag("span", text("✗ " + (", ".join(wrong) or "wrong")), class_="wrong")

@@ -105,7 +105,7 @@ def _distinct(stages: list[Stage], study: Study, words: Callable[[Stage], str]) 
         counts[words(stage)] = counts.get(words(stage), 0) + 1
     if len(counts) == 1:
         return text(next(iter(counts)))
-    return "".join(tag("div", text(f"{value} ({count} runs)")) for value, count in counts.items())
+    return "".join(tag("div", text(f"{value} ({count} run{'s'[: count != 1]})")) for value, count in counts.items())
 
 
 def _git(stage: Stage) -> str:
@@ -139,7 +139,9 @@ def _design_details(study: Study, index: int, design: Design, printed: dict[Path
             state = stage.why_unfinished or "finished"
             blocks.append(details(text(f"{stage.key}{phase}, seed {seed}: {state}"), body))
     count = sum(len(trial.stages) for trial in design.trials.values())
-    return details(swatch(index) + tag("strong", text(design.title)) + text(f": {count} stage runs"), *blocks)
+    return details(
+        swatch(index) + tag("strong", text(design.title)) + text(f": {count} stage run{'s'[: count != 1]}"), *blocks
+    )
 
 
 def _stage_facts(study: Study, stage: Stage) -> str:
@@ -151,6 +153,7 @@ def _stage_facts(study: Study, stage: Stage) -> str:
         "Fingerprint": str(run.get("fingerprint", ""))[:16],
         "Steps and batch": _steps(stage),
         "Training": None if run.get("training_seconds") is None else f"{run['training_seconds']:.1f} s",
+        "Device": " ".join(str(run[key]) for key in ("accelerator", "precision") if run.get(key)),
         "Threads": run.get("threads"),
         "Data": data.get("name"),
         "Preparation": ", ".join(f"{key} {value}" for key, value in (data.get("preparation") or {}).items()),

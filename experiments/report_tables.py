@@ -1,6 +1,6 @@
 """From run folders to numbers: every value by design and seed, its mean and interval, and who is ahead beyond noise.
 
-A column is a name and a protocol (data, preparation, number of test images; for distances also n and every word the
+A column is a name and a protocol (test images and their preparation; for distances also n and every word the
 metric carries): values of unlike protocols land in different columns and are never averaged or compared.
 """
 
@@ -196,11 +196,20 @@ def _value(trial: Trial, stage: Stage, name: str, entry: dict[str, Any], recorde
 
 def _protocol(stage: Stage, name: str, entry: dict[str, Any]) -> str:
     data = stage.run.get("data") or {}
-    parts = {key: data[key] for key in ("name", "preparation", "test_size") if key in data}
+    parts = {key: data[key] for key in ("name", "image_size", "preparation", "test_size") if key in data}
+    parts |= {"test": data["fingerprint"]["test"][:12]} if "fingerprint" in data else {}
     parts |= {key: value for key, value in entry.items() if isinstance(value, str) and key != "note"}
     if is_distance(name):
         parts |= {key: entry[key] for key in ("n", "n_reference") if key in entry}
     return json.dumps(parts, sort_keys=True)
+
+
+SUMMED_UP = {
+    "training_seconds": math.fsum,
+    "cpu_seconds": math.fsum,
+    "peak_memory_bytes": max,
+    "cuda_peak_memory_bytes": max,
+}
 
 
 def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
@@ -217,7 +226,7 @@ def _sizes_and_costs(trial: Trial) -> dict[str, tuple[float, str]]:
                 found.setdefault(f"size/{key}", (stage.run[key], stage.name))
     if trial.stages and all(stage.is_finished for stage in trial.stages):
         last = trial.stages[-1].name
-        for key, total in (("training_seconds", math.fsum), ("cpu_seconds", math.fsum), ("peak_memory_bytes", max)):
+        for key, total in SUMMED_UP.items():
             values = [stage.run[key] for stage in trial.stages if stage.run.get(key) is not None]
             if len(values) == len(trial.stages):
                 found[f"cost/{key}"] = (total(values), last)
@@ -238,11 +247,14 @@ def parameter_parts(trial: Trial) -> dict[str, int]:
 def _absent(study: Study, present: set[tuple[str, str]]) -> dict[str, dict[str, str]]:
     """Per design, every name that some run reports or declares absent and this design has not, with the reason."""
     metrics = [name for stage in study.stages for name in (*stage.metrics, *stage.absent)]
-    names = ["size/parameters", "cost/training_seconds", "rec/psnr", "gen/oracle/all", "und/accuracy", *metrics]
+    names = ["size/parameters", "cost/training_seconds", "rec/psnr", *metrics]
+    if any(stage.phase == "unified" for stage in study.stages):
+        is_scored = any(name.startswith("gen/oracle") for name in metrics) or not any(
+            n.startswith("gen/") for n in metrics
+        )
+        names += ["und/accuracy", *(["gen/oracle/all"] if is_scored else [])]
     names += sorted(name for _, name in present if not name.startswith(OWN_TO_A_DESIGN))
     wanted = dict.fromkeys(names)
-    if not any(name.startswith("gen/oracle") for name in metrics) and any(name.startswith("gen/") for name in metrics):
-        del wanted["gen/oracle/all"]
     found: dict[str, dict[str, str]] = {}
     for design in study.designs:
         reasons = {

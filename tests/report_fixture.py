@@ -127,8 +127,9 @@ def write_run(
         "images_per_second": 640 + 20 * rng.random(),
         "data": {
             "name": "scenes/simple",
-            "fingerprint": "d" * 64,
-            "preparation": {"image_size": 64, "resize": "none", "flip": False},
+            "fingerprint": {"train": "d" * 64, "test": "e" * 64},
+            "image_size": 64,
+            "preparation": {"resize": "none", "flip": False},
             "train_size": 8000,
             "test_size": 512,
             "skipped": 0,

@@ -346,6 +346,12 @@ def test_single_run_and_folder_of_runs_make_reports(finished, tmp_path):
     assert found["kind"] == "runs"
     assert set(found["designs"]) == {"unified-decoupled0", "unified-single_vq0"}
     assert set(found["designs"]["unified-decoupled0"]["stages"]["0"]) == {"generation", "understanding", "unified"}
+    assert found["complete"]
+    edit(runs / "unified-single_vq0" / "run.json", lambda run: run.update(status="trained", seed=3))
+    words = text_of(page_of(runs))
+    assert "Not everything here has finished." in words
+    assert "unified-single_vq0, seed 3, unified: trained, not evaluated" in words
+    assert len(results_of(runs)["missing"]) == 1  # another run's seed is not missing here
     rows = {row["name"] for row in found["designs"]["unified-decoupled0"]["results"]}
     assert {"rec/psnr", "sem/retrieval", "gen/oracle/all"} <= rows
 
@@ -514,6 +520,18 @@ def test_ticks_are_round_and_span_the_values():
     assert found[-1] >= 33.9
     assert log_ticks(0.02, 5) == [0.01, 0.1, 1.0, 10.0]
     assert len(log_ticks(1e-9, 1e9)) <= 6
+
+
+def test_every_column_and_key_is_documented(finished):
+    page = (Path(__file__).parent.parent / "docs" / "report.md").read_text()
+    with open(finished / "report" / "results.csv", newline="") as file:
+        columns = next(csv.reader(file))
+    found = results_of(finished)
+    design = found["designs"]["decoupled"]
+    keys = {*columns, *found, *design, *design["results"][0], *design["results"][0]["seeds"]["0"]}
+    keys |= {*design["stages"]["0"]["vq"], *found["ahead"][0], *found["checks"], *found["checks"]["llm_init"]}
+    undocumented = [key for key in keys if not re.search(rf"[`.]{key}[`.\[]", page)]
+    assert undocumented == []
 
 
 def test_odd_text_cannot_break_the_page(study):
