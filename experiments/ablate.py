@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from . import runs
+from .limits import check_values
 from .study import Stage, all_stages, fairness, plan_stages
 
 POLL_SECONDS = 0.2
@@ -36,8 +37,10 @@ def run(cfg: DictConfig) -> Path:
     from .report import build_report, print_table
 
     started = time.monotonic()
-    study = Path("runs") / str(cfg.study)
+    check_values(cfg)
+    study = Path("runs") / _name(cfg.study)
     planned = plan_stages(cfg)
+    _check_stages(planned)
     with runs.RunFolder(study) as folder, runs.StopRequest() as stop:
         earlier = _earlier_seconds(study)
         book = _Book(cfg, study, planned, earlier)
@@ -47,6 +50,21 @@ def run(cfg: DictConfig) -> Path:
         page = build_report(folder.folder)
     print_table(study)
     return page.resolve()
+
+
+def _name(study: Any) -> str:
+    name = str(study)
+    if not name or name.startswith((".", "/", "~")) or ".." in Path(name).parts:
+        raise ValueError(f"study={name!r} must be a name for a folder below ./runs, such as study=three-seeds.")
+    return name
+
+
+def _check_stages(planned: dict) -> None:
+    """Refuse a wrong key or value of any stage before the first one trains."""
+    from .compose import compose_config
+
+    for overrides in {(stage.phase, *stage.overrides): None for stage in all_stages(planned)}:
+        check_values(compose_config("train", [f"phase={overrides[0]}", *overrides[1:]]))
 
 
 def _earlier_seconds(study: Path) -> float:

@@ -5,10 +5,12 @@ package with `main(cfg)`; Hydra composes its configuration from `conf/<command>.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from .. import __version__
 
@@ -44,9 +46,26 @@ EXAMPLES = {
 
 POSITIONAL = {"sample": ("prompt",), "reconstruct": ("image",), "ask": ("image", "question")}
 
+# Keys of single runs, which a study sets for each of its stages.
+NOT_FOR_STUDIES = {
+    "phase": "each stage of a design has its phase; `tessella train` takes this key.",
+    "seed": "a study has a list of seeds; use seeds=[0,1,2].",
+    "out": "a study lies in runs/<study>; use study=<name>.",
+    "warm_start": "each stage of a design names what it starts from; `tessella train` takes this key.",
+    "tokenizer": "a design names its stages' tokenizers; change designs.<design>.stages.<stage>.overrides=[...].",
+}
+
+# Hydra's flags and the values each takes (None: no value; an empty tuple: any).
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    **dict.fromkeys(("--config-dir", "-cd", "--package", "-p"), ()),
+    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help"), None),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits with 0, 1 (stopped), 2 (bad input) or 130 (Ctrl-C)."""
+    """Entry point of the console script; exits with 0, 2 (bad input), 130 (Ctrl-C) or 143 (SIGTERM)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -56,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        raise SystemExit(f"tessella: {unknown(command, COMMANDS, 'command')}")
+        refuse("tessella", unknown(command, COMMANDS, "command"))
     if any(argument in ("-h", "--help") for argument in rest):
         print(command_help(command))
         return
@@ -65,39 +84,77 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_command(command: str, arguments: Sequence[str]) -> None:
     """Compose the configuration of `command` from `arguments` and call its `main(cfg)`."""
+    flags, overrides = sort_arguments(command, arguments)
+    overrides = forward_to_stages(overrides) if command == "ablate" else overrides
+
     from .compose import run_with_hydra
 
     def call(cfg):
         return import_module(f"tessella.experiments.{command}").main(cfg)
 
-    overrides = positional_to_overrides(command, arguments)
-    run_with_hydra(command, call, forward_to_stages(overrides) if command == "ablate" else overrides)
+    run_with_hydra(command, call, overrides, flags)
 
 
-def positional_to_overrides(command: str, arguments: Sequence[str]) -> list[str]:
-    """Plain arguments (a prompt, an image) become the override of their key; overrides and flags pass through."""
+def refuse(program: str, text: str) -> NoReturn:
+    """End the program for bad input: one line on standard error, exit code 2."""
+    print(f"{program}: error: {text}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def sort_arguments(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and overrides; a plain argument (a prompt, a picture) becomes one of its key.
+
+    Flags and overrides may come in any order; after `--` nothing is a flag.
+    """
     names = list(POSITIONAL.get(command, ()))
+    flags: list[str] = []
     plain: list[str] = []
-    rest: list[str] = []
-    for argument in arguments:
-        is_override = argument.startswith(("-", "+", "~")) or _looks_like_override(argument)
-        (rest if is_override else plain).append(argument)
+    overrides: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name = argument.split("=", 1)[0]
+        if argument == "--":
+            plain += queue
+            break
+        if name in FLAGS:
+            accepted = FLAGS[name]
+            if accepted is not None and "=" not in argument:
+                argument = f"{name}={queue.pop(0) if queue else ''}"
+            value = argument.partition("=")[2]
+            if accepted and value not in accepted:
+                refuse(f"tessella {command}", unknown(value, accepted, f"value of {name}"))
+            flags.append(argument)
+        elif argument.startswith("-"):
+            refuse(f"tessella {command}", unknown(argument, FLAGS, "flag") + " Overrides have the form key=value.")
+        elif argument.startswith(("+", "~")) or _looks_like_override(argument):
+            overrides.append(argument)
+        else:
+            plain.append(argument)
     if len(plain) > len(names):
         takes = " ".join(name.upper() for name in names) or "overrides of the form key=value only"
-        raise SystemExit(f"tessella {command}: cannot place the argument {plain[len(names)]!r}; it takes {takes}.")
-    return [f"{name}={_quoted(value)}" for name, value in zip(names, plain, strict=False)] + rest
+        refuse(f"tessella {command}", f"cannot place the argument {plain[len(names)]!r}; it takes {takes}.")
+    return flags, [f"{name}={_quoted(value)}" for name, value in zip(names, plain, strict=False)] + overrides
 
 
 def forward_to_stages(overrides: Sequence[str]) -> list[str]:
     """Of the overrides of a study, those it does not know itself go to each of its stages, as `overrides=[...]`."""
-    own = {line.split(":")[0] for line in (CONF / "ablate.yaml").read_text().splitlines() if line[:1].isalpha()}
-    own |= {"design", "designs", "hydra"}
+    own = _top_keys("ablate") | {"design", "designs"}
+    valid = own | (_top_keys("train") | set(config_groups())) - NOT_FOR_STUDIES.keys() - {"defaults", "hydra"}
     kept: list[str] = []
     forwarded: list[str] = []
     for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0].split("@")[0].split(".")[0].split("/")[0]
-        (kept if override.startswith("-") or key in own else forwarded).append(override)
+        key = re.split(r"[=@./]", override.lstrip("+~"), maxsplit=1)[0]
+        if key in NOT_FOR_STUDIES:
+            refuse("tessella ablate", f"{override}: {NOT_FOR_STUDIES[key]}")
+        if key not in valid | {"hydra"} and not override.startswith("+"):
+            refuse("tessella ablate", unknown(key, valid, "key or group"))
+        (kept if key in own | {"hydra"} else forwarded).append(override)
     return [*kept, f"overrides=[{','.join(map(_quoted, forwarded))}]"] if forwarded else kept
+
+
+def _top_keys(command: str) -> set[str]:
+    return {line.split(":")[0] for line in (CONF / f"{command}.yaml").read_text().splitlines() if line[:1].isalpha()}
 
 
 def _looks_like_override(argument: str) -> bool:

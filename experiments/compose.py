@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .cli import config_groups
 from .runs import RunFolderBusy, Stopped
@@ -40,7 +42,7 @@ def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfi
         try:
             return compose(config_name, overrides=tokenizer_folders(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error, config_name)) from error
+            raise ValueError(explain(error, config_name, overrides)) from error
 
 
 def tokenizer_folders(overrides: Sequence[str]) -> list[str]:
@@ -57,18 +59,18 @@ def tokenizer_folders(overrides: Sequence[str]) -> list[str]:
     return rewritten
 
 
-def run_with_hydra(command: str, call: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+def run_with_hydra(
+    command: str, call: Callable[[DictConfig], Any], overrides: Sequence[str], flags: Sequence[str] = ()
+) -> None:
     """Run `call(cfg)` under Hydra's own command line (`--multirun`, `--cfg job`, `--resolve`, launchers)."""
-    arguments = tokenizer_folders(arguments)
-    plain = [argument for argument in arguments if not argument.startswith("-")]
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    if not flags & {"-m", "--multirun"} and RunMode.RUN:
-        try:
-            compose_config(command, plain)
-        except ValueError as error:
-            fail(command, error)
-
-    signal.signal(signal.SIGTERM, _terminate)
+    overrides = tokenizer_folders(overrides)
+    folders = [Path(flag.partition("=")[2]).resolve() for flag in flags if flag.startswith(("--config-dir=", "-cd="))]
+    found_in = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+    try:
+        for job in _jobs(overrides) if {"-m", "--multirun"} & set(flags) else [overrides]:
+            compose_config(command, [*found_in, *job])
+    except (ValueError, HydraException) as error:
+        fail(command, error)
 
     def task(cfg: DictConfig) -> Any:
         try:
@@ -76,9 +78,34 @@ def run_with_hydra(command: str, call: Callable[[DictConfig], Any], arguments: S
         except Exception as error:
             fail(command, error)
 
-    sys.argv = [f"tessella {command}", *arguments]
     task.__module__ = "__main__"
-    hydra_main(config_path=f"pkg://{CONFIG_MODULE}", config_name=command, version_base="1.3")(task)()
+    arguments, terminated = sys.argv, signal.signal(signal.SIGTERM, _terminate)
+    sys.argv = [f"tessella {command}", *flags, *overrides]
+    try:
+        # What the task raises ends in `fail`; what is left is Hydra's own, such as flags that exclude each other.
+        hydra_main(config_path=f"pkg://{CONFIG_MODULE}", config_name=command, version_base="1.3")(task)()
+    except Exception as error:
+        fail(command, error)
+    finally:
+        sys.argv = arguments
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """What `--multirun` will compose: every value of every sweep at least once, beside the others' first values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices: list[list[str]] = []
+    for override, text in zip(parsed, overrides, strict=True):
+        sweep = override.is_discrete_sweep() and not isinstance(override.value(), Glob)
+        values = (
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()] if sweep else []
+        )
+        choices.append(values or ([] if override.is_sweep_override() else [text]))
+    choices = [values for values in choices if values]
+    first = [values[0] for values in choices]
+    yield first
+    for i, values in enumerate(choices):
+        yield from ([*first[:i], value, *first[i + 1 :]] for value in values[1:])
 
 
 def _terminate(signum: int, frame: object) -> None:
@@ -93,6 +120,10 @@ def fail(command: str, error: BaseException) -> None:
         traceback.print_exception(error)
         raise SystemExit(2)
     cause = root_cause(error)
+    if isinstance(cause, MissingMandatoryValue):
+        cause = ValueError(
+            f"{cause.full_key} has no value; give one: {cause.full_key}=... (see `tessella {command} --help`)"
+        )
     if isinstance(cause, Stopped):
         print(f"tessella {command}: {cause}", file=sys.stderr)
         raise SystemExit(cause.exit_code)
@@ -113,15 +144,19 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def explain(error: BaseException, config_name: str) -> str:
+def explain(error: BaseException, config_name: str, overrides: Sequence[str] = ()) -> str:
     """One line from a composition error, with the nearest valid names."""
     text = str(error)
-    missing = re.search(r"Could not find '([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if missing:
         return _explain_option(missing.group(1))
+    sweep = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if sweep:
+        key, _, value = sweep.group(1).partition("=")
+        return f"{key}={value} lists several values: add --multirun to run each, or write {key}=[{value}] for a list."
     key = re.search(r"(?:Could not override|override) '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
-        return _explain_key(next(filter(None, key.groups())), config_name, text)
+        return _explain_key(next(filter(None, key.groups())), config_name, text, overrides)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return f"{first} (see `tessella {config_name} --help`)"
 
@@ -137,26 +172,36 @@ def _explain_option(path: str) -> str:
     return f"no config {path!r}. Groups: {', '.join(groups)}."
 
 
-def _explain_key(key: str, config_name: str, text: str) -> str:
+def _explain_key(key: str, config_name: str, text: str, overrides: Sequence[str]) -> str:
     key = key.lstrip("+~")
     full = re.search(r"full_key: (\S+)", text)
     key = full.group(1) if full and full.group(1).endswith(key) else key
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            cfg = compose(config_name)
-        keys = sorted(flatten_keys(cfg)) + sorted(config_groups())
-    except (HydraException, OmegaConfBaseException):
-        keys = sorted(config_groups())
-    near = get_close_matches(key, keys, n=4, cutoff=0.5)
-    last = key.rsplit(".", 1)[-1]
+    keys = sorted(set(_valid_keys(config_name, overrides)) | set(config_groups()))
+    above, _, last = key.rpartition(".")
+    siblings = [name for name in keys if name.rpartition(".")[0] == above]
+    near = [
+        f"{above}.{name}".lstrip(".")
+        for name in get_close_matches(last, [n[len(above) :].lstrip(".") for n in siblings], n=3)
+    ]
+    near += [name for name in get_close_matches(key, keys, n=3, cutoff=0.7) if name not in near]
     near += [name for name in keys if name.rsplit(".", 1)[-1] == last and name not in near][:3]
-    hint = (
-        f" Nearest: {', '.join(near)}."
-        if near
-        else f" Top-level keys: {', '.join(sorted({k.split('.')[0] for k in keys}))}."
-    )
-    return f"{key}: no such key or group.{hint} (add a new key with +{key}=...)"
+    if not near:
+        named = f"{above} has" if siblings and above else "Top-level keys:"
+        listed = siblings if siblings and above else sorted({name.split(".")[0] for name in keys})
+        return f"{key}: no such key or group. {named} {', '.join(name.rsplit('.', 1)[-1] for name in listed)}."
+    return f"{key}: no such key or group. Nearest: {', '.join(near)}. (add a new key with +{key}=...)"
+
+
+def _valid_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Dotted names of every key there is with the options that the overrides choose."""
+    groups = config_groups()
+    choices = [override for override in overrides if override.split("=", 1)[0] in groups]
+    for chosen in (choices, []):
+        with suppress(HydraException, OmegaConfBaseException):
+            GlobalHydra.instance().clear()
+            with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+                return flatten_keys(compose(config_name, overrides=chosen))
+    return []
 
 
 def flatten_keys(node: Any, prefix: str = "") -> list[str]:

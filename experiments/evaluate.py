@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from . import runs
+from .limits import check_values
 from .train import build_phase, evaluate, evaluation_fingerprint, set_threads
 
 
@@ -16,8 +17,9 @@ def run(cfg: DictConfig) -> Path:
     """Rewrite metrics.json and the pictures of `cfg.run`; returns its folder.
 
     Raises:
-        ValueError: not a finished run.
+        ValueError: not a finished run, or a value out of its range.
     """
+    check_values(cfg)
     from .build import resolve_run, trained_node
 
     folder = resolve_run(cfg.run, ("tokenizer", "siglip", "unified"))

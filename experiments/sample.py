@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from . import runs
+from .limits import check_values
 
 
 def main(cfg: DictConfig) -> None:
@@ -20,8 +21,7 @@ def run(cfg: DictConfig) -> list[Path]:
         ValueError: no run, no prompt, or a sampling value out of range.
     """
     prompts = _prompts(cfg.prompt)
-    if not isinstance(cfg.num, int) or cfg.num < 1:
-        raise ValueError(f"num={cfg.num} must be an integer of at least 1.")
+    check_values(cfg)
 
     from ..unified.generate import write_images
     from .build import build_sampling, resolve_run

@@ -46,8 +46,13 @@ def plan_stages(cfg: DictConfig) -> dict[str, dict[int, dict[str, Stage]]]:
     Raises:
         ValueError: a design without stages, a stage that builds on one that does not come before it, a repeated seed.
     """
-    seeds = list(plain(cfg.seeds))
-    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    seeds = plain(cfg.seeds)
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+        or len(set(seeds)) != len(seeds)
+    ):
         raise ValueError(f"seeds={seeds} must be a list of different integers of at least 0, such as seeds=[0,1,2].")
     common = [f"recipe={cfg.size}", f"llm={cfg.size}"]
     shared: dict[str, Stage] = {}

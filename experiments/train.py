@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from . import runs
+from .limits import check_values
 from .runs import Clock, RunFolder, StopRequest
 
 if TYPE_CHECKING:
@@ -47,15 +48,11 @@ def plan(cfg: DictConfig) -> Plan:
     the code, so that an override re-runs exactly what depends on it.
 
     Raises:
-        ValueError: unknown phase, or an input run that is not finished.
+        ValueError: a value out of its range, or an input run that is not finished.
     """
+    check_values(cfg)  # before torch is loaded
     from .build import data_identity, identify_trained
-    from .cli import unknown
 
-    if cfg.phase not in PHASES:
-        raise ValueError(f"phase: {unknown(str(cfg.phase), PHASES, 'phase')}")
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ValueError(f"seed={cfg.seed!r} is not a seed; give an integer of at least 0.")
     sections = ["tokenizer", "data"] + (["llm", "head"] if cfg.phase == "unified" else [])
     trainer = runs.plain(cfg.trainer)
     identity: dict[str, Any] = {name: identify_trained(cfg[name]) for name in sections} | {
