@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 from tessella.tokenizers.base import ImageTokenizer, VisionEncoder
@@ -26,11 +26,8 @@ NANO = config_names(CONF / "tokenizer" / "nano")
 
 
 def build(name: str):
-    with initialize_config_dir(str(CONF / "tokenizer"), version_base="1.3"):
-        cfg = compose(name)
-        for part in name.split("/")[:-1]:
-            cfg = cfg[part]
-    return instantiate(cfg)
+    with initialize_config_module("tessella.conf", version_base="1.3"):
+        return instantiate(compose(overrides=[f"+tokenizer={name}"]).tokenizer)
 
 
 def check_contract(tokenizer: ImageTokenizer | VisionEncoder, device: str) -> None:

@@ -2,8 +2,8 @@
 
 What decides at this size was measured on one-object scenes. Attention pooling with one query does not learn where
 things are in that time; a flat projection of all cells beside it does, with positions in front of the attention alone,
-so that the features carry none. The trunk does not learn shape from captions; the first layers of a trained VQ encoder
-do know it, hence `warm_start_from`.
+so that the features carry none. Shape is learned last. With AdamW the trunk needs the first layers of a trained VQ
+encoder (`warm_start_from`) for it; with Muon these layers save a third of the steps.
 """
 
 import hashlib
