@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from .cli import config_groups
 from .runs import RunFolderBusy, Stopped
@@ -41,6 +42,8 @@ def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfi
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
             return compose(config_name, overrides=tokenizer_folders(overrides))
+        except YAMLError as error:
+            raise ValueError(f"a configuration file is not yaml: {error}") from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, config_name, overrides)) from error
 
