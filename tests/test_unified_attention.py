@@ -5,6 +5,7 @@ import torch
 
 from tessella.unified import attention
 from tessella.unified.attention import ATTENTION, Packing, packed_attention, register
+from tessella.unified.llama_stack import is_llama_like, run_layers
 
 LENGTHS = [5, 9, 30, 31, 7, 1, 2, 30]
 
@@ -63,6 +64,58 @@ def test_packed_documents_equal_separate_ones(kind, fused_from, monkeypatch):
     llm.set_attn_implementation(ATTENTION)
     for actual, wanted in zip(run(packed), expected, strict=True):
         torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("theta", ["default", "llama3"])
+def test_layers_written_out_equal_the_model_itself(kind, theta):
+    register()
+    llm = small_llm(kind)
+    if theta == "llama3":
+        scaling = {
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+        llm.config.rope_parameters |= {"rope_type": "llama3", **scaling}
+        llm = type(llm)(llm.config)
+    llm.set_attn_implementation(ATTENTION)
+    assert is_llama_like(llm)
+    for parameter in llm.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    stream = torch.randn(sum(LENGTHS), 32)
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    wanted = torch.tensor([3, 40, 12, 88, 5])
+    weight = torch.randn(5, 32)
+
+    def run(forward):
+        inputs = stream.clone().requires_grad_()
+        llm.zero_grad()
+        hidden = forward(inputs)
+        (hidden * weight).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in llm.base_model.named_parameters() if p.grad is not None}
+        return hidden.detach(), inputs.grad, gradients
+
+    def model(inputs):
+        arguments = {"position_ids": positions[None], "use_cache": False, "packing": Packing(LENGTHS)}
+        return llm.base_model(inputs_embeds=inputs[None], **arguments).last_hidden_state[0][wanted]
+
+    expected = run(model)
+    actual = run(lambda inputs: run_layers(llm, inputs, positions, Packing(LENGTHS), wanted))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        half = run(lambda inputs: run_layers(llm, inputs, positions, Packing(LENGTHS), wanted))
+    assert (half[0].float() - expected[0]).norm() < 0.03 * expected[0].norm()
+    assert (half[1] - expected[1]).norm() < 0.05 * expected[1].norm()
+
+
+def test_other_models_are_run_as_they_are():
+    assert not is_llama_like(small_llm("gpt2"))
+    llm = small_llm("qwen2")
+    llm.config.use_sliding_window = True
+    assert not is_llama_like(llm)
 
 
 def test_every_token_is_in_exactly_one_group():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tessella.tokenizers.base import ImageTokenizer
-from tessella.unified import generate
+from tessella.unified import decoder_llama, generate
 from tessella.unified.decoder import CachedDecoder
 from tessella.unified.decoder_llama import LlamaDecoder, make_decoder
 from tessella.unified.generate import answer, caption_nll, write_images
@@ -85,8 +85,8 @@ def image_logits(model, caption, ids):
     """Logits of the next id after a prefix of ids, from the whole document without a cache."""
     padded = torch.cat([ids, ids.new_zeros(1, model.head.num_tokens - ids.shape[1])], 1)
     batch = pack([model.layout.text_to_image(caption, 0)], ids=padded)
-    hidden = model.hidden(batch)[batch.image_at]
-    return hidden[ids.shape[1]] @ model.head.weight().t()
+    hidden = model.hidden(batch, batch.image_at[ids.shape[1], None])[0]
+    return hidden @ model.head.weight().t()
 
 
 @torch.no_grad()
@@ -116,7 +116,8 @@ def answered_without_cache(model, features, question, max_tokens):
         document = [*model.layout.read_prompt(0), *model.layout.question(question)]
         last = torch.tensor([*ids, 0]).numpy()  # the last token of a document is only a target
         batch = pack([[*document, Text(last)]], features=features[None])
-        ids.append(int((model.hidden(batch)[-1] @ model.text_weight.t())[: TEXT.vocab_size].argmax()))
+        hidden = model.hidden(batch, torch.tensor([batch.num_tokens - 1]))[0]
+        ids.append(int((hidden @ model.text_weight.t())[: TEXT.vocab_size].argmax()))
         if ids[-1] == model.vocabulary.eos:
             return TEXT.decode(ids[:-1])
     return TEXT.decode(ids)
@@ -151,7 +152,7 @@ def test_fast_and_generic_decoding_agree(kind):
 def test_the_generic_decoder_writes_the_same_images(llama, features, monkeypatch):
     sampling = Sampling(temperature=1.0, guidance=2.0)
     fast = write_images(llama, CAPTIONS, seeds=range(4), sampling=sampling), answer(llama, features, QUESTIONS)
-    monkeypatch.setattr(LlamaDecoder, "supports", staticmethod(lambda llm: False))
+    monkeypatch.setattr(decoder_llama, "is_llama_like", lambda llm: False)
     assert type(make_decoder(llama.llm, rows=1, capacity=4)) is CachedDecoder
     assert torch.equal(write_images(llama, CAPTIONS, seeds=range(4), sampling=sampling), fast[0])
     assert answer(llama, features, QUESTIONS) == fast[1]
@@ -221,7 +222,8 @@ def test_caption_likelihood_equals_a_sum_over_single_tokens(llama, features):
         for count, target in enumerate(targets):
             document = [*llama.layout.read_prompt(0), Text(torch.tensor([*targets[:count], 0]).numpy())]
             with torch.no_grad():
-                hidden = llama.hidden(pack([document], features=image[None]))[-1]
+                batch = pack([document], features=image[None])
+                hidden = llama.hidden(batch, torch.tensor([batch.num_tokens - 1]))[0]
             total -= (hidden @ llama.text_weight.t()).log_softmax(-1)[target].item()
         assert score.item() == pytest.approx(total, rel=1e-4)
 

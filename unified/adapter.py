@@ -7,6 +7,9 @@ from torch import Tensor, nn
 class FeatureAdapter(nn.Module):
     """Linear, GELU, Linear (the aligner of Janus, arXiv 2410.13848), plus a learned vector for every place.
 
+    Features are brought to unit mean square first: unit-norm codes of a VQ and layer-normed patches of a SigLIP differ
+    several times in scale, and the smaller ones would be learned later for no merit of the other.
+
     The place table starts at standard deviation 0.2, not the usual 0.02: features of one image may know nothing about
     their place, and with a small table the LLM finds it late.
 
@@ -25,4 +28,5 @@ class FeatureAdapter(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, M, F) -> (R, M, D)."""
+        features = F.rms_norm(features, features.shape[-1:])
         return self.second(F.gelu(self.first(features))) + self.places.weight

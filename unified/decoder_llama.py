@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoder import CachedDecoder
+from .llama_stack import is_llama_like
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,6 @@ class LlamaDecoder(CachedDecoder):
         cos, sin = base.rotary_emb(self.final_norm, everywhere)  # pyright: ignore  (1, capacity, E)
         self.cos, self.sin = cos[0], sin[0]
         super().__init__(llm, rows=rows, capacity=capacity)
-
-    @staticmethod
-    def supports(llm: nn.Module) -> bool:
-        """Whether a model is of the family whose layers are written out here."""
-        config = llm.config
-        rope = getattr(config, "rope_parameters", None) or {}
-        return (
-            config.model_type in ("llama", "qwen2")  # pyright: ignore
-            and config.hidden_act == "silu"  # pyright: ignore
-            and rope.get("rope_type", "default") in ("default", "linear", "llama3")
-            and not getattr(config, "use_sliding_window", False)
-            and not getattr(config, "mlp_bias", False)
-            and getattr(llm.base_model.layers[0].self_attn.o_proj, "bias", None) is None  # pyright: ignore
-        )
 
     def _fuse(self, layer: nn.Module) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -137,7 +124,7 @@ def make_decoder(llm: nn.Module, *, rows: int, capacity: int, dtype: torch.dtype
     Raises:
         ValueError: `dtype` is given for a model that only the generic decoder can run.
     """
-    if LlamaDecoder.supports(llm):
+    if is_llama_like(llm):
         return LlamaDecoder(llm, rows=rows, capacity=capacity, dtype=dtype)
     if dtype is not None and dtype != next(llm.parameters()).dtype:
         raise ValueError(

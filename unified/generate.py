@@ -162,7 +162,7 @@ def caption_nll(model: UnifiedModel, features: Tensor, captions: Sequence[str], 
         documents = [model.layout.captioning(caption, i) for i, caption in enumerate(part)]
         batch = pack(documents, features=features[first : first + images])
         batch = batch.to(features.device)
-        logits = F.linear(model.hidden(batch)[batch.text_at], model.text_weight).float()
+        logits = F.linear(model.hidden(batch, batch.text_at), model.text_weight).float()
         nats = F.cross_entropy(logits, batch.text_targets, reduction="none")
         lengths = torch.tensor([len(_ids(document[3:])) for document in documents], device=nats.device)
         owner = torch.arange(len(part), device=nats.device).repeat_interleave(lengths)

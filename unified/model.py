@@ -38,6 +38,7 @@ from .cross_entropy import linear_cross_entropy
 from .decoder import check_length
 from .head_classifier import ClassifierHead
 from .layouts import Layout
+from .llama_stack import is_llama_like, run_layers
 from .llm import PretrainedLLM, SmallLlama
 from .sequence import PackedBatch
 from .text import TextTokenizer
@@ -128,8 +129,8 @@ class UnifiedModel(nn.Module):
         assert isinstance(classifier, nn.Linear)
         return classifier
 
-    def hidden(self, batch: PackedBatch) -> Tensor:
-        """The LLM's last hidden state at every token of the stream, (T, D)."""
+    def hidden(self, batch: PackedBatch, wanted: Tensor) -> Tensor:
+        """The LLM's last hidden states (n, D) at the `wanted` (n,) tokens of the stream."""
         parts = [self.embed_text(batch.text_ids)]
         if len(batch.image_ids):
             parts.append(self.head.inputs(batch.image_ids).flatten(0, 1))
@@ -137,11 +138,13 @@ class UnifiedModel(nn.Module):
             parts.append(self.adapter(batch.features).flatten(0, 1))
         check_length(self.llm, max(batch.packing.lengths))
         stream = torch.cat([part.to(parts[0].dtype) for part in parts]).index_select(0, batch.rows)
+        if is_llama_like(self.llm):
+            return run_layers(self.llm, stream, batch.positions, batch.packing, wanted)
         # use_cache=True would make transformers ignore that positions restart, and documents see each other
         output = self.llm.base_model(  # pyright: ignore[reportCallIssue]
             inputs_embeds=stream[None], position_ids=batch.positions[None], use_cache=False, packing=batch.packing
         )
-        return output.last_hidden_state[0]
+        return output.last_hidden_state[0].index_select(0, wanted)
 
     def forward(self, batch: PackedBatch, *, num_text: int | None = None, num_image: int | None = None) -> Losses:
         """The losses of a packed batch.
@@ -150,15 +153,15 @@ class UnifiedModel(nn.Module):
             num_text, num_image: supervised tokens the means run over, when the optimizer step has more than this
                 batch (several micro-batches or processes).
         """
-        hidden = self.hidden(batch)
+        num_text_here = len(batch.text_at)
+        hidden = self.hidden(batch, torch.cat([batch.text_at, batch.image_at]))
+        at_text, at_image = hidden[:num_text_here], hidden[num_text_here:]
         text = image = hidden.new_zeros((), dtype=torch.float32)
-        if len(batch.text_at):
-            at = hidden.index_select(0, batch.text_at)
-            text = linear_cross_entropy(at, self.text_weight, batch.text_targets, total=num_text)
-        if len(batch.image_at):
-            at = hidden.index_select(0, batch.image_at)
-            image = self.head.loss(at, batch.image_targets, batch.image_slots, total=num_image)
-        return Losses(text, image, len(batch.text_at), len(batch.image_at))
+        if len(at_text):
+            text = linear_cross_entropy(at_text, self.text_weight, batch.text_targets, total=num_text)
+        if len(at_image):
+            image = self.head.loss(at_image, batch.image_targets, batch.image_slots, total=num_image)
+        return Losses(text, image, len(at_text), len(at_image))
 
 
 def _check_llm(llm: "PreTrainedModel") -> None:
