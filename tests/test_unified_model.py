@@ -140,7 +140,7 @@ def test_inputs_of_few_and_many_ids_agree():
     many = head.inputs(ids)
     few = torch.cat([head.inputs(row[None]) for row in ids])
     torch.testing.assert_close(many, few)
-    torch.testing.assert_close(many, head.table()[ids] + head.places.weight)
+    torch.testing.assert_close(many, head.table()[ids] + head.place_embedding.weight)
 
 
 def test_code_vectors_have_unit_mean_square_in_order_of_their_codes():

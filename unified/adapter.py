@@ -23,10 +23,10 @@ class FeatureAdapter(nn.Module):
         super().__init__()
         self.first = nn.Linear(feature_dim, hidden_dim)
         self.second = nn.Linear(hidden_dim, hidden_dim)
-        self.places = nn.Embedding(num_features, hidden_dim)
-        nn.init.normal_(self.places.weight, std=0.2)
+        self.place_embedding = nn.Embedding(num_features, hidden_dim)
+        nn.init.normal_(self.place_embedding.weight, std=0.2)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, M, F) -> (R, M, D)."""
         features = F.rms_norm(features, features.shape[-1:])
-        return self.second(F.gelu(self.first(features))) + self.places.weight
+        return self.second(F.gelu(self.first(features))) + self.place_embedding.weight

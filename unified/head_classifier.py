@@ -41,10 +41,10 @@ class ClassifierHead(nn.Module):
         self.embedding = nn.Embedding(self.vocab_size, hidden_dim)
         self.code_first = nn.Linear(codes.shape[1], hidden_dim)
         self.code_second = nn.Linear(hidden_dim, hidden_dim)
-        self.places = nn.Embedding(self.num_tokens, hidden_dim)
+        self.place_embedding = nn.Embedding(self.num_tokens, hidden_dim)
         self.classifier = nn.Linear(hidden_dim, self.vocab_size, bias=False)
         self.code_query = nn.Linear(hidden_dim, codes.shape[1], bias=False) if code_logits else None
-        for table in (self.embedding, self.places, self.classifier):
+        for table in (self.embedding, self.place_embedding, self.classifier):
             nn.init.normal_(table.weight, std=0.02)
         if self.code_query is not None:
             nn.init.normal_(self.code_query.weight, std=0.02)
@@ -56,9 +56,9 @@ class ClassifierHead(nn.Module):
     def inputs(self, ids: Tensor) -> Tensor:
         """Teacher forcing: ids (W, L) -> (W, L, D); row i embeds id i and predicts id i + 1."""
         if ids.numel() >= self.vocab_size:  # the MLP over all codes costs less than over all ids
-            return F.embedding(ids, self.table()) + self.places.weight
+            return F.embedding(ids, self.table()) + self.place_embedding.weight
         vectors = self.code_second(F.gelu(self.code_first(F.embedding(ids, self.codes))))
-        return self.embedding(ids) + vectors + self.places.weight
+        return self.embedding(ids) + vectors + self.place_embedding.weight
 
     def weight(self) -> Tensor:
         """The classifier (K, D): logits are `hidden @ weight.T`."""
@@ -92,11 +92,11 @@ class ClassifierHead(nn.Module):
             choose: logits (R, K) -> ids (R,).
             progress: called after every id with the ids so far and L.
         """
-        table, weight, places = self.table(), self.weight().to(hidden.dtype).t().contiguous(), self.places.weight
+        table, weight = self.table(), self.weight().to(hidden.dtype).t().contiguous()
         ids = []
         for i in range(self.num_tokens):
             if i:
-                hidden = extend((table[ids[-1]] + places[i - 1])[:, None])[:, 0]
+                hidden = extend((table[ids[-1]] + self.place_embedding.weight[i - 1])[:, None])[:, 0]
             ids.append(choose(hidden @ weight))
             if progress is not None:
                 progress(i + 1, self.num_tokens)
