@@ -12,10 +12,9 @@ from ..metrics.reconstruction import ReconstructionMetrics
 from ..tokenizers.base import ImageTokenizer
 from .build import Data
 from .evaluate_distances import add_distances
+from .evaluate_oracle import add_oracle
 from .phase import Evaluation
 from .pictures import to_uint8
-
-NO_WORLD = "the data has no scenes whose content can be checked (data.world); it has for data=scenes"
 
 
 @torch.inference_mode()
@@ -51,14 +50,8 @@ def evaluate_tokenizer(
         result.notes["codes_histogram"] = usage.counts.tolist()
     else:
         result.absent["codebook/usage"] = "the tokenizer has continuous latents and no codes"
-    if data.source.world is not None:
-        from ..metrics.oracle import SceneOracle, summarize
-
-        note("oracle on the reconstructions")
-        oracle = SceneOracle(data.source.world, tokenizer.image_size)
-        result.metrics |= summarize(oracle.score(back.float() / 255, captions), "rec/oracle")
-    else:
-        result.absent["rec/oracle/all"] = NO_WORLD
+    if captions:
+        add_oracle(result, "rec/oracle", back, captions, range(count), data.source, data.test, note)
     if options.distances:
         add_distances(result, "rec", back, data.test, count, cache, note, int(options.batch_size))
     else:

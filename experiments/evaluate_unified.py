@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -13,7 +12,7 @@ from ..unified.generate import answer, caption_nll, write_images
 from ..unified.model import UnifiedModel
 from .build import Data, build_sampling
 from .evaluate_distances import add_distances
-from .evaluate_tokenizer import NO_WORLD
+from .evaluate_oracle import add_oracle
 from .phase import Evaluation
 from .pictures import to_uint8
 
@@ -35,7 +34,7 @@ def _generation(
     result: Evaluation, model: UnifiedModel, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
 ) -> None:
     wanted = options.generation
-    prompts = _prompts(data.test, int(wanted.num_images), repeat=wanted.temperature > 0)
+    rows, prompts = _prompts(data.test, int(wanted.num_images), repeat=wanted.temperature > 0)
     seeds = [int(wanted.seed) + i for i in range(len(prompts))]
     size = int(options.batch_size)
     images = []
@@ -45,15 +44,7 @@ def _generation(
         ids = write_images(model, prompts[part], seeds=seeds[part], sampling=build_sampling(wanted))
         images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))))
     samples = torch.cat(images)
-    verdicts: list[Any] = [None] * len(prompts)
-    if data.source.world is not None:
-        from ..metrics.oracle import SceneOracle, summarize
-
-        oracle = SceneOracle(data.source.world, model.tokenizer.image_size)
-        verdicts = oracle.score(samples.float() / 255, prompts)
-        result.metrics |= summarize(verdicts, "gen/oracle")
-    else:
-        result.absent["gen/oracle/all"] = NO_WORLD
+    verdicts = add_oracle(result, "gen/oracle", samples, prompts, rows, data.source, data.test, note)
     if options.distances:
         count = min(int(options.num_images), len(data.test))
         add_distances(result, "gen", samples, data.test, count, cache, note, size)
@@ -61,15 +52,22 @@ def _generation(
         result.absent["gen/kd_efflite0"] = "switched off (evaluation.distances=false)"
     kept = int(options.pictures)
     result.tensors["samples"] = samples[:kept].contiguous()
-    result.notes |= {"prompts": prompts[:kept], "sample_verdicts": verdicts[:kept]}
+    result.notes |= {"prompts": prompts[:kept], "sample_verdicts": list(verdicts[:kept])}
 
 
-def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> list[str]:
-    """Distinct test captions in order of first use; drawn more than once only when sampling can differ."""
-    captions, _ = test.annotations(range(min(len(test), max(count, 512))))
+def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> tuple[list[int], list[str]]:
+    """Distinct test captions in order of first use and the examples they come from.
+
+    They are drawn more than once only when sampling can differ.
+    """
+    captions, _ = test.annotations(range(len(test)))
     assert captions is not None
-    distinct = list(dict.fromkeys(captions))
-    return [distinct[i % len(distinct)] for i in range(count)] if repeat else distinct[:count]
+    first: dict[str, int] = {}
+    for row, caption in enumerate(captions):
+        first.setdefault(caption, row)
+    distinct = list(first)
+    prompts = [distinct[i % len(distinct)] for i in range(count)] if repeat else distinct[:count]
+    return [first[prompt] for prompt in prompts], prompts
 
 
 def _understanding(
