@@ -80,7 +80,7 @@ class _Book:
         self.head: dict[str, Any] = {
             "schema": runs.SCHEMA,
             "name": str(cfg.study),
-            "command": shlex.join(["tessella", *sys.argv[1:]]),
+            "command": runs.command_line(),
             "created": runs.now(),
             "git": runs.git_state(),
             "versions": runs.versions(),

@@ -24,15 +24,17 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
     from ..unified.generate import answer
     from .build import resolve_run
     from .lit_unified import load_unified
-    from .pictures import read_image
+    from .pictures import prepare, read_pixels
 
     questions = [cfg.question] if isinstance(cfg.question, str) else [str(question) for question in plain(cfg.question)]
     if not questions or not all(question.strip() for question in questions):
         raise ValueError("question is empty; ask something: tessella ask picture.png 'what colour is the shape?'.")
+    pixels = read_pixels(Path(cfg.image))
     folder = resolve_run(cfg.run, ("unified",))
-    print(f"using {folder}", file=sys.stderr)
+    if cfg.run is None:
+        print(f"using {folder}", file=sys.stderr)
     model = load_unified(folder)
-    images = read_image(Path(cfg.image), model.tokenizer.image_size)[None].float() / 255
+    images = prepare(pixels, model.tokenizer.image_size)[None].float() / 255
     with torch.inference_mode():
         features = model.tokenizer.features(images)
         answers = answer(model, features, [questions])

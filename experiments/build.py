@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save
 from torch import nn
+from yaml import YAMLError
 
 from ..data.base import DataSource, ImageDataset
 from .runs import plain, read_json, write_atomic
@@ -70,7 +71,10 @@ def trained(folder: str | Path) -> Any:
         ValueError: not the folder of a finished run, or its weights do not fit its model.yaml.
     """
     folder = Path(folder)
-    module = instantiate(OmegaConf.create(trained_node(folder)))
+    node = trained_node(folder)
+    if "_target_" not in node:
+        raise ValueError(f"{folder} is a unified run; needed is the run folder of a tokenizer or a semantic encoder.")
+    module = instantiate(OmegaConf.create(node))
     load_weights(module, folder)
     return module.eval().requires_grad_(False)
 
@@ -82,7 +86,11 @@ def trained_node(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: this run is {record['status']}, not finished; run its command again: {record['command']}"
         )
-    return plain(OmegaConf.load(folder / "model.yaml"))
+    file = folder / "model.yaml"
+    try:
+        return plain(OmegaConf.load(file))
+    except (OSError, YAMLError) as error:
+        raise ValueError(f"{file} cannot be read: {error}; run the command again: {record['command']}") from error
 
 
 def expand_trained(node: Any) -> Any:

@@ -88,10 +88,12 @@ def run_command(command: str, arguments: Sequence[str]) -> None:
     overrides = forward_to_stages(overrides) if command == "ablate" else overrides
 
     from .compose import run_with_hydra
+    from .runs import remember_command
 
     def call(cfg):
         return import_module(f"tessella.experiments.{command}").main(cfg)
 
+    remember_command(command, *arguments)
     run_with_hydra(command, call, overrides, flags)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
@@ -65,29 +65,31 @@ def tokenizer_folders(overrides: Sequence[str]) -> list[str]:
 def run_with_hydra(
     command: str, call: Callable[[DictConfig], Any], overrides: Sequence[str], flags: Sequence[str] = ()
 ) -> None:
-    """Run `call(cfg)` under Hydra's own command line (`--multirun`, `--cfg job`, `--resolve`, launchers)."""
+    """Run `call(cfg)` with the composed configuration, or what Hydra's flags ask for (`--multirun`, `--cfg job`, ...).
+
+    Without flags Hydra's own entry point is left out: it would compose everything three times.
+    """
     overrides = tokenizer_folders(overrides)
     folders = [Path(flag.partition("=")[2]).resolve() for flag in flags if flag.startswith(("--config-dir=", "-cd="))]
     found_in = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
-    try:
-        for job in _jobs(overrides) if {"-m", "--multirun"} & set(flags) else [overrides]:
-            compose_config(command, [*found_in, *job])
-    except (ValueError, HydraException) as error:
-        fail(command, error)
 
     def task(cfg: DictConfig) -> Any:
         try:
             return call(cfg)
-        except Exception as error:
-            fail(command, error)
+        except (Exception, Stopped, KeyboardInterrupt) as error:
+            fail(command, error)  # here, since Hydra would print a stack
 
     task.__module__ = "__main__"
     arguments, terminated = sys.argv, signal.signal(signal.SIGTERM, _terminate)
     sys.argv = [f"tessella {command}", *flags, *overrides]
     try:
-        # What the task raises ends in `fail`; what is left is Hydra's own, such as flags that exclude each other.
-        hydra_main(config_path=f"pkg://{CONFIG_MODULE}", config_name=command, version_base="1.3")(task)()
-    except Exception as error:
+        several = {"-m", "--multirun"} & set(flags)
+        jobs = [compose_config(command, [*found_in, *job]) for job in (_jobs(overrides) if several else [overrides])]
+        if flags or any(override.startswith(("hydra", "+hydra", "++hydra")) for override in overrides):
+            hydra_main(config_path=f"pkg://{CONFIG_MODULE}", config_name=command, version_base="1.3")(task)()
+        else:
+            task(jobs[0])
+    except (Exception, Stopped, KeyboardInterrupt) as error:
         fail(command, error)
     finally:
         sys.argv = arguments
@@ -117,8 +119,10 @@ def _terminate(signum: int, frame: object) -> None:
         raise Stopped(128 + signum, "terminated.")
 
 
-def fail(command: str, error: BaseException) -> None:
+def fail(command: str, error: BaseException) -> NoReturn:
     """End the program with one line (or the stack trace when HYDRA_FULL_ERROR=1)."""
+    if isinstance(error, KeyboardInterrupt):
+        error = Stopped(128 + signal.SIGINT, "interrupted.")
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and not isinstance(error, Stopped):
         traceback.print_exception(error)
         raise SystemExit(2)

@@ -15,6 +15,7 @@ from .cli import unknown
 
 PHASES = ("tokenizer", "siglip", "unified")
 ACCELERATORS = ("auto", "cpu", "gpu")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
 
 
@@ -69,6 +70,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("recipe.*.clip", RATE),
     ("recipe.*.ema_decay", _number(0, 1, below=True).or_(None)),
     ("recipe.*.*_weight", _number(0)),
+    ("recipe.*.mixture.caption_dropout", FRACTION),
+    ("recipe.*.mixture.[!_]*", _number(0)),
     ("recipe.*.optimizer.lr", RATE),
     ("recipe.*.optimizer.adamw_lr", RATE),
     ("recipe.*.optimizer.weight_decay", _number(0)),
@@ -97,7 +100,12 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("*top_p", Rule("a number above 0 and at most 1", lambda v: _is_number(v) and 0 < v <= 1).or_(None)),
 )
 
-CHOICES = {"phase": PHASES, "trainer.accelerator": ACCELERATORS, "trainer.precision": PRECISIONS}
+CHOICES = {
+    "phase": PHASES,
+    "trainer.accelerator": ACCELERATORS,
+    "trainer.precision": PRECISIONS,
+    "trainer.strategy": STRATEGIES,
+}
 
 
 def check_values(cfg: DictConfig) -> None:

@@ -19,6 +19,7 @@ from . import build
 from .evaluate_unified import evaluate_unified
 from .lit_base import LitPhase
 from .phase import Evaluation, Phase
+from .runs import write_atomic
 from .steps import step_seed
 from .token_store import open_tokens
 
@@ -58,7 +59,7 @@ class UnifiedRun(nn.Module):
 def load_unified(folder: Path) -> UnifiedModel:
     """The trained unified model of a finished run folder, with its tokenizer, in eval mode; needs no other folder."""
     node = build.trained_node(folder)
-    text = TextTokenizer.load(folder / "text.json")
+    text = _load_text(folder / "text.json")
     tokenizer = instantiate(node["tokenizer"])
     model = UnifiedModel(
         tokenizer=tokenizer, llm=instantiate(node["llm"]), text=text, head=instantiate(node["head"]), seed=0
@@ -94,7 +95,7 @@ class UnifiedPhase(Phase):
         self.mixture = instantiate(self.recipe.mixture, **without)
         llm = instantiate(cfg.llm)
         saved = folder / "text.json"
-        self.text = TextTokenizer.load(saved) if saved.is_file() else llm.text_tokenizer(_texts(self.data.train))
+        self.text = _load_text(saved) if saved.is_file() else llm.text_tokenizer(_texts(self.data.train))
         self.model = UnifiedModel(
             tokenizer=tokenizer,
             llm=llm,
@@ -115,7 +116,7 @@ class UnifiedPhase(Phase):
         )
 
     def prepare(self, note: Callable[[str], None]) -> None:
-        self.text.save(self.folder / "text.json")
+        write_atomic(self.folder / "text.json", self.text.to_json())
         self._frozen = build.freeze(self.tokenizer)
         cache = self.folder.parent / "cache"
         self.train_tokens = open_tokens(self.tokenizer, self.data.train, cache, ("ids", "features"), note)
@@ -137,7 +138,7 @@ class UnifiedPhase(Phase):
         )
 
     def validation(self) -> list[PackedBatch]:
-        size = int(self.recipe.batch_size)
+        size = min(int(self.recipe.batch_size), len(self.data.val))
         count = min(len(self.data.val) // size, 4)
         return [
             self._pack(self.data.val, self.val_tokens, torch.arange(i * size, (i + 1) * size), 0, i)
@@ -174,6 +175,13 @@ class UnifiedPhase(Phase):
                 zip(("text_to_image", "captioning", "question_answering"), self.mixture.shares.tolist(), strict=True)
             ),
         }
+
+
+def _load_text(file: Path) -> TextTokenizer:
+    try:
+        return TextTokenizer.load(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{file} cannot be read as a text tokenizer: {error}") from error
 
 
 def _texts(data: ImageDataset) -> list[str]:

@@ -2,29 +2,36 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def read_image(path: Path, image_size: int) -> Tensor:
-    """A picture file prepared as evaluation data is: (3, size, size) uint8.
+def read_pixels(path: Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8.
 
     Raises:
         ValueError: no such file, or not a picture that can be read; names it.
     """
     from ..data.images import decode
-    from ..data.preparation import Preparation
 
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a picture file ({', '.join(IMAGE_SUFFIXES[:4])}, ...).")
     try:
-        decoded = decode(path.read_bytes())
+        return decode(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def prepare(pixels: np.ndarray, image_size: int) -> Tensor:
+    """(H, W, 3) uint8 brought to (3, size, size) uint8 as evaluation data is."""
+    from ..data.preparation import Preparation
+
     preparation = Preparation()
-    return torch.from_numpy(preparation.view(preparation.resized(decoded, image_size), image_size, 0, None))
+    square = preparation.view(preparation.resized(pixels, image_size), image_size, 0, None)  # (size, size, 3)
+    return torch.from_numpy(square.transpose(2, 0, 1).copy())  # a copy: decoders may hand over read-only arrays
 
 
 def image_files(path: Path) -> list[Path]:
@@ -38,7 +45,26 @@ def image_files(path: Path) -> list[Path]:
         if not files:
             raise ValueError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)}).")
         return files
+    if not path.is_file():
+        raise ValueError(
+            f"{path} does not exist; give a picture file ({', '.join(IMAGE_SUFFIXES[:4])}, ...) or a folder."
+        )
     return [path]
+
+
+def make_folder(path: Path) -> Path:
+    """The folder that a command writes its pictures into (`out`), made before work begins.
+
+    Raises:
+        ValueError: it cannot be made; names it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"out={path} is no folder to write in ({error.strerror}); choose another out=<folder>."
+        ) from error
+    return path
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -35,19 +35,21 @@ def run(cfg: DictConfig) -> list[str]:
 
     from ..metrics.reconstruction import psnr
     from .build import resolve_run
-    from .pictures import grid, image_files, read_image, to_uint8, write_png
+    from .pictures import grid, image_files, make_folder, prepare, read_pixels, to_uint8, write_png
 
     files = image_files(Path(cfg.image))
     folder = resolve_run(cfg.run, ("tokenizer", "unified"))
-    print(f"using {folder}", file=sys.stderr)
+    if cfg.run is None:
+        print(f"using {folder}", file=sys.stderr)
+    out = make_folder(Path(cfg.out))
     tokenizer = load_tokenizer(folder)
     lines = []
     for file in files:
-        original = read_image(file, tokenizer.image_size)
+        original = prepare(read_pixels(file), tokenizer.image_size)
         images = original[None].float() / 255
         with torch.inference_mode():
             reconstruction = tokenizer.decode(tokenizer.encode(images).latents)
-        target = Path(cfg.out) / f"{file.stem}.png"
+        target = out / f"{file.stem}.png"
         write_png(target, grid([[original, to_uint8(reconstruction)[0]]], scale=max(1, 256 // tokenizer.image_size)))
         bits = (
             ""

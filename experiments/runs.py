@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ TRAINING_CODE = (
 )
 EVALUATION_CODE = ("metrics/*.py", "experiments/evaluate*.py")
 LOCK_SECONDS = 20  # how long a start waits for the folder's last owner, which may be saving before it ends
+_typed: str | None = None
 LIBRARIES = (
     "torch",
     "lightning",
@@ -147,6 +149,17 @@ def host() -> dict[str, Any]:
     return {"cpu": name, "cores": os.cpu_count(), "system": platform.platform(terse=True)}
 
 
+def command_line() -> str:
+    """The command that this process runs, as typed; a study says so itself for its stages."""
+    return os.environ.get("TESSELLA_COMMAND") or _typed or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def remember_command(*arguments: str) -> None:
+    """Keep what was typed, before short forms are rewritten to overrides."""
+    global _typed
+    _typed = shlex.join(["tessella", *arguments])
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -165,8 +178,11 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-class Stopped(Exception):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved what it had; carries the exit code."""
+class Stopped(BaseException):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved what it had; carries the exit code.
+
+    No Exception, so that no library's `except Exception` swallows it.
+    """
 
     def __init__(self, exit_code: int, message: str = "stopped; the same command continues.") -> None:
         super().__init__(message)
@@ -190,7 +206,10 @@ class RunFolder:
         self._lock = folder / ".owner"
 
     def __enter__(self) -> "RunFolder":
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot write in {self.folder} ({error.strerror}); choose another out=<folder>.") from error
         deadline = time.monotonic() + LOCK_SECONDS
         while (owner := self._living_owner()) is not None:
             if time.monotonic() > deadline:
@@ -203,6 +222,8 @@ class RunFolder:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()  # of a run that was refused before it wrote anything
 
     def _living_owner(self) -> int | None:
         with suppress(OSError, ValueError):

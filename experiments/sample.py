@@ -26,18 +26,19 @@ def run(cfg: DictConfig) -> list[Path]:
     from ..unified.generate import write_images
     from .build import build_sampling, resolve_run
     from .lit_unified import load_unified
-    from .pictures import file_stem, grid, to_uint8, write_png
+    from .pictures import file_stem, grid, make_folder, to_uint8, write_png
 
     sampling = build_sampling(cfg)
     folder = resolve_run(cfg.run, ("unified",))
-    print(f"using {folder}", file=sys.stderr)
+    if cfg.run is None:
+        print(f"using {folder}", file=sys.stderr)
+    out = make_folder(Path(cfg.out))
     model = load_unified(folder)
     captions = [prompt for prompt in prompts for _ in range(cfg.num)]
     seeds = [int(cfg.seed) + i for _ in prompts for i in range(cfg.num)]
     ids = write_images(model, captions, seeds=seeds, sampling=sampling)
     images = to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids)))
 
-    out = Path(cfg.out)
     files = []
     for caption, seed, image in zip(captions, seeds, images, strict=True):
         file = out / f"{file_stem(caption)}-seed{seed}.png"

@@ -4,8 +4,6 @@ A run goes through three states, kept in run.json: `running` (checkpoints/last.c
 are saved, evaluation is missing) and `finished`. Starting the same command again goes on from the state it finds.
 """
 
-import os
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +181,7 @@ def _train(
         status="running",
         seed=cfg.seed,
         fingerprint=this.fingerprint,
-        command=command_line(),
+        command=runs.command_line(),
         started=folder.record().get("started", runs.now()),
         git=runs.git_state(),
         versions=runs.versions(),
@@ -265,8 +263,3 @@ def _resume_point(last: Path) -> tuple[int, Clock]:
         ) from error
     spent = next((value for name, value in state["callbacks"].items() if name.startswith("Checkpoints")), {})
     return state["global_step"], Clock(spent.get("wall", 0.0), spent.get("cpu", 0.0))
-
-
-def command_line() -> str:
-    """The command that makes this run; a study says so itself for its stages."""
-    return os.environ.get("TESSELLA_COMMAND") or shlex.join(["tessella", *sys.argv[1:]])
