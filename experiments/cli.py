@@ -185,7 +185,7 @@ def config_groups() -> dict[str, list[str]]:
     for folder, _, files in sorted(os.walk(CONF)):
         names = sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
         group = Path(folder).relative_to(CONF).as_posix()
-        if names and group != ".":
+        if names and group != "." and not group.endswith("common"):  # common/: parts that options share
             top, _, below = group.partition("/")
             groups.setdefault(top, []).extend(f"{below}/{name}" if below else name for name in names)
     return groups
