@@ -13,7 +13,6 @@ from tessella.experiments import cli
 PHASES = ("tokenizer", "siglip", "unified")
 # A run of any phase in about a second. Overrides that come after these win.
 TINY = (
-    "recipe=nano",
     *(f"recipe.{phase}.{key}" for phase in PHASES for key in ("steps=4", "batch_size=8", "validate_every=2")),
     "llm.hidden_dim=32",
     "llm.num_layers=1",

@@ -4,13 +4,18 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +30,7 @@ class Wrong:
 
     Args:
         command: as typed, without `tessella`; "TINY" stands for the overrides of a small run, "SMALL" for those of
-            them that are not about scenes.
+            them that are not about scenes, "EVALUATION" for those that evaluation takes.
         says: what the line must contain: the file, key or value at fault, and what would be right.
         prepare: makes the working folder wrong before the command runs.
         begins: work has begun before the fault is met, so a run folder and notes of progress may be there.
@@ -237,6 +242,15 @@ WRONG = {
         ("photos.parquet", "not a readable parquet"),
         damage("photos.parquet"),
     ),
+    "hub data set without the network": Wrong(
+        ["train", "data=hf", "data.dataset=nobody/nothing"],
+        ("data.dataset=nobody/nothing", "Without the network"),
+    ),
+    "pretrained LLM without the network": Wrong(
+        ["train", "phase=unified", "tokenizer=runs/vq", "llm=pretrained", "llm.name=nobody/nothing"],
+        ("nobody/nothing", "llm.name"),
+        begins=True,
+    ),
     "no captions for the LLM": Wrong(
         ["train", "phase=unified", "tokenizer=runs/vq", *FOLDER],
         ("no captions", "data.captions"),
@@ -294,6 +308,16 @@ WRONG = {
     "stale token cache": Wrong(
         [*TRAIN, "phase=unified", *PAIR], ("token cache", "something else", "weights"), stale_cache, begins=True
     ),
+    "damaged config.yaml": Wrong(["evaluate", "run=runs/vq"], ("runs/vq/config.yaml",), damage("runs/vq/config.yaml")),
+    "run.json of something else": Wrong(
+        ["evaluate", "run=runs/vq"], ("run=runs/vq",), damage("runs/vq/run.json", b"{}")
+    ),
+    "damaged study": Wrong(["ablate", "study=mine"], ("runs/mine/study.json",), damage("runs/mine/study.json")),
+    "design that a study has not": Wrong(
+        ["sample", "a red circle", "run=runs/mine/tripled"],
+        ("'tripled'", "runs/mine", "single_vq"),
+        damage("runs/mine/study.json", b'{"designs": {"single_vq": {"seeds": {}}}}'),
+    ),
     "damaged metrics": Wrong(["report", "run=runs/vq"], ("runs/vq/metrics.json",), damage("runs/vq/metrics.json")),
     "report of nothing": Wrong(["report", "run=photos"], ("photos", "run=..."), photos(1)),
     # the place
@@ -310,7 +334,11 @@ WRONG = {
 
 
 def expand(command: list[str], tiny: tuple[str, ...]) -> list[str]:
-    known = {"TINY": tiny, "SMALL": [override for override in tiny if not override.startswith("data.")]}
+    known = {
+        "TINY": tiny,
+        "SMALL": [override for override in tiny if not override.startswith("data.")],
+        "EVALUATION": [override for override in tiny if override.startswith("evaluation.")],
+    }
     return [argument for word in command for argument in known.get(word, (word,))]
 
 
@@ -329,6 +357,7 @@ def check(outcome, says: tuple[str, ...], *, begins: bool) -> None:
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_one_clear_line_and_changes_nothing(name, workshop, tessella, tiny, contents, monkeypatch):
     monkeypatch.setattr("tessella.experiments.runs.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     row = WRONG[name]
     if row.prepare is not None:
         row.prepare(workshop)
@@ -338,3 +367,91 @@ def test_wrong_input_is_one_clear_line_and_changes_nothing(name, workshop, tesse
     after = contents(workshop)
     assert {path: after.get(path) for path in before} == before
     assert row.begins or after.keys() == before.keys()
+
+
+def test_gpu_asked_for_without_one(workshop, tessella, tiny):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    check(tessella("train", *tiny, "trainer.accelerator=gpu"), ("trainer.accelerator=gpu", "cpu"), begins=True)
+
+
+@pytest.mark.parametrize(("package", "data"), [("datasets", "hf"), ("pyarrow", "parquet")])
+def test_data_package_that_is_not_installed(package, data, workshop, tessella, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # importing it now fails
+    parquet(workshop)
+    where = {"hf": "data.dataset=photos", "parquet": "data.train=photos.parquet"}[data]
+    check(tessella("train", f"data={data}", where), (package, "pip install 'tessella[data]'"), begins=False)
+
+
+@contextmanager
+def full_disk(free: int) -> Iterator[None]:
+    """No file can grow beyond `free` bytes: what a full disk does to a writer, for root and for everybody else."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("command", "free", "says"),
+    [
+        ([*TRAIN, "out=runs/new"], 500_000, "runs/new/checkpoints/best.ckpt"),
+        ([*TRAIN, "recipe.tokenizer.validate_every=9", "out=runs/new"], 500_000, "runs/new/weights.safetensors"),
+        ([*UNIFIED, "out=runs/new"], 20_000, "runs/cache/tokens-"),
+        (["evaluate", "EVALUATION", "run=runs/vq"], 20_000, "runs/vq/pictures.safetensors"),
+        (["sample", "a red circle", "run=runs/unified"], 1_000, "samples/"),
+        (["reconstruct", "photo.png", "run=runs/vq"], 1_000, "reconstructions/photo.png"),
+    ],
+    ids=["checkpoint", "weights", "token cache", "evaluation", "samples", "reconstructions"],
+)
+def test_full_disk_is_one_clear_line_and_earlier_results_stay(command, free, says, workshop, tessella, tiny, contents):
+    damage("photo.png", png(0))(workshop)
+    before = contents(workshop)
+    arguments = expand(command, tiny)
+    with full_disk(free):
+        check(tessella(*arguments), (says, "large"), begins=True)
+    after = contents(workshop)
+    assert {path: after.get(path) for path in before} == before
+    assert not [path for path in after if path.endswith(".tmp")]
+    if command[0] == "train":
+        assert tessella(*arguments).code == 0  # with space again the same command goes on
+
+
+def test_failed_stage_of_a_study_names_its_log(workshop, tessella, tiny):
+    outcome = tessella("ablate", "study=mine", "design=[single_vq]", *tiny, "recipe.tokenizer.batch_size=65")
+    check(outcome, ("vq failed", "batch_size=65", "at most 64", "log.txt"), begins=True)
+
+
+@pytest.mark.parametrize("command", [["trian"], ["sample", "a red circle", "run=runs/none"]])
+def test_console_script_ends_with_one_line(command, tmp_path):
+    script = Path(sys.executable).with_name("tessella")
+    done = subprocess.run([script, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("tessella")
+    assert not list(tmp_path.iterdir())
+
+
+def picture(mode: str) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 70, 3), dtype=np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("grey.jpg", "L"), ("grey.png", "L"), ("alpha.png", "RGBA"), ("alpha.png", "LA"), ("palette.gif", "P"),
+     ("print.jpg", "CMYK"), ("lines.png", "1"), ("deep.png", "I;16")],
+)  # fmt: skip
+def test_pictures_that_are_not_plain_rgb_work(name, mode, workshop, tessella):
+    (picture("L").convert("I;16") if mode == "I;16" else picture(mode)).save(workshop / name)
+    assert tessella("reconstruct", name, "run=runs/vq").code == 0
+    assert tessella("ask", name, "what colour is the shape?", "run=runs/unified").code == 0
+
+
+def test_data_of_grey_and_transparent_pictures_trains(workshop, tessella, tiny):
+    photos(0)(workshop)
+    for number in range(40):
+        picture(("L", "RGBA", "RGB")[number % 3]).save(workshop / "photos" / f"{number}.png")
+    assert tessella(*expand(["train", "SMALL", *FOLDER, "data.val_fraction=0.2"], tiny)).code == 0
