@@ -165,7 +165,9 @@ def _looks_like_override(argument: str) -> bool:
 
 
 def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    """A quoted value of Hydra's grammar, where a backslash means itself unless a quote, or `${`, follows."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), escaped)
     return f"'{escaped}'"
 
 
