@@ -4,24 +4,26 @@ Letters: R rows, n new tokens a row, S slots in use, H heads, E width of a head,
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoder import CachedDecoder
-from .llama_stack import is_llama_like
+from .llama_stack import is_llama_like, neighbours, rotations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer's weights, inputs of products fused; matrices are (in, out)."""
+    """One layer's weights: matrices are (in, out), products that share an input are one, norms are multiplied in."""
 
-    attention_norm: Tensor
     query_key_value: Tensor
     query_key_value_bias: Tensor | None
     out: Tensor
-    mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
 
@@ -36,40 +38,41 @@ class LlamaDecoder(CachedDecoder):
         dtype: type of the weights in products; None keeps the model's.
     """
 
-    def __init__(self, llm: nn.Module, *, rows: int, capacity: int, dtype: torch.dtype | None = None):
-        config, base = llm.config, llm.base_model
-        self.heads: int = config.num_attention_heads  # pyright: ignore
-        self.key_heads: int = config.num_key_value_heads  # pyright: ignore
-        self.dtype = next(llm.parameters()).dtype if dtype is None else dtype
-        self.layers = [self._fuse(layer) for layer in base.layers]  # pyright: ignore
-        self.final_norm: Tensor = base.norm.weight.detach().float()  # pyright: ignore
-        self.eps: float = config.rms_norm_eps  # pyright: ignore
-        self.width = self.layers[0].out.shape[0] // self.heads
-        device = self.final_norm.device
-        self.cache_dtype = torch.float32 if device.type == "cpu" else self.dtype
-        everywhere = torch.arange(capacity, device=device)[None]
-        cos, sin = base.rotary_emb(self.final_norm, everywhere)  # pyright: ignore  (1, capacity, E)
-        self.cos, self.sin = cos[0], sin[0]
+    def __init__(self, llm: "PreTrainedModel", *, rows: int, capacity: int, dtype: torch.dtype | None = None):
+        config: Any = llm.config
+        base: Any = llm.base_model
+        self.heads: int = config.num_attention_heads
+        self.key_heads: int = config.num_key_value_heads
+        self.width: int = base.layers[0].self_attn.head_dim
+        self.dtype = llm.dtype if dtype is None else dtype
+        self.cache_dtype = torch.float32 if llm.device.type == "cpu" else self.dtype
+        order = neighbours(self.heads, self.key_heads, self.width).to(llm.device)
+        self.layers = [self._fuse(layer, order) for layer in base.layers]
+        self.final_norm: Tensor = base.norm.weight.detach().float()
+        self.eps = self.final_norm.new_tensor(config.rms_norm_eps)
+        self.rotations = rotations(llm, torch.arange(capacity, device=llm.device))  # (capacity, E / 2)
         super().__init__(llm, rows=rows, capacity=capacity)
 
-    def _fuse(self, layer: nn.Module) -> _Layer:
+    def _fuse(self, layer: Any, order: Tensor) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
-        def fused(*linears: nn.Linear) -> Tensor:
-            return torch.cat([linear.weight.detach() for linear in linears]).to(self.dtype).t().contiguous()
+        def fused(*linears: nn.Linear, norm: Tensor | None = None) -> Tensor:
+            weight = torch.cat([linear.weight.detach().float() for linear in linears])
+            return weight if norm is None else weight * norm.detach().float()
 
-        three = attention.q_proj, attention.k_proj, attention.v_proj  # pyright: ignore
+        def stored(weight: Tensor) -> Tensor:
+            return weight.t().to(self.dtype).contiguous()
+
+        three = attention.q_proj, attention.k_proj, attention.v_proj
         bias = None
-        if three[0].bias is not None:  # pyright: ignore
-            bias = torch.cat([linear.bias.detach() for linear in three]).to(self.dtype)  # pyright: ignore
+        if three[0].bias is not None:
+            bias = torch.cat([linear.bias.detach() for linear in three])[order].to(self.dtype)
         return _Layer(
-            attention_norm=layer.input_layernorm.weight.detach().float(),  # pyright: ignore
-            query_key_value=fused(*three),  # pyright: ignore
+            query_key_value=stored(fused(*three, norm=layer.input_layernorm.weight)[order]),
             query_key_value_bias=bias,
-            out=fused(attention.o_proj),  # pyright: ignore
-            mlp_norm=layer.post_attention_layernorm.weight.detach().float(),  # pyright: ignore
-            gate_up=fused(mlp.gate_proj, mlp.up_proj),  # pyright: ignore
-            down=fused(mlp.down_proj),  # pyright: ignore
+            out=stored(fused(attention.o_proj)),
+            gate_up=stored(fused(mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm.weight)),
+            down=stored(fused(mlp.down_proj)),
         )
 
     def _allocate(self, rows: int) -> None:
@@ -84,27 +87,30 @@ class LlamaDecoder(CachedDecoder):
     def _forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         rows, count, dim = embeddings.shape
         x = embeddings.reshape(rows * count, dim).float()
-        cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)  # (R, 1, n, E)
+        rotation = self.rotations[positions].unsqueeze(2)  # (R, n, 1, E / 2)
+        if mask is not None:  # the fused kernel would make this of a bool mask in every layer
+            mask = torch.zeros_like(mask, dtype=self.cache_dtype).masked_fill_(~mask, float("-inf"))
         for layer, cache in zip(self.layers, self._kv, strict=True):
-            h = self._norm(x, layer.attention_norm)
-            qkv = h @ layer.query_key_value
+            projected = self._unit(x).to(self.dtype) @ layer.query_key_value
             if layer.query_key_value_bias is not None:
-                qkv = qkv + layer.query_key_value_bias
-            qkv = qkv.to(self.cache_dtype).view(rows, count, -1, self.width).transpose(1, 2)
-            turned = qkv[:, : -self.key_heads]
-            half = self.width // 2
-            turned = turned * cos + torch.cat([-turned[..., half:], turned[..., :half]], -1) * sin
-            cache[0, :, :, self.length - count : self.length] = turned[:, self.heads :]
-            cache[1, :, :, self.length - count : self.length] = qkv[:, -self.key_heads :]
-            keys, values = cache[0, :, :, : self.length], cache[1, :, :, : self.length]
-            seen = self._attend(turned[:, : self.heads], keys, values, mask)
+                projected = projected + layer.query_key_value_bias
+            projected = projected.float().view(rows, count, -1, self.width)
+            turned = torch.view_as_complex(projected[:, :, : -self.key_heads].unflatten(-1, (-1, 2))) * rotation
+            turned = torch.view_as_real(turned).flatten(-2).transpose(1, 2)
+            new = slice(self.length - count, self.length)
+            cache[0, :, :, new] = turned[:, self.heads :]
+            cache[1, :, :, new] = projected[:, :, -self.key_heads :].transpose(1, 2)
+            queries = turned[:, : self.heads].to(self.cache_dtype)
+            seen = self._attend(queries, cache[0, :, :, : self.length], cache[1, :, :, : self.length], mask)
             x = x + seen.transpose(1, 2).reshape(rows * count, -1).to(self.dtype) @ layer.out
-            gate, up = (self._norm(x, layer.mlp_norm) @ layer.gate_up).chunk(2, -1)
-            x = x + (F.silu(gate) * up) @ layer.down
-        return (self._norm(x, self.final_norm)).view(rows, count, dim)
+            gate, up = (self._unit(x).to(self.dtype) @ layer.gate_up).chunk(2, -1)
+            x = x + F.silu(gate).mul_(up) @ layer.down
+        return (self._unit(x) * self.final_norm).to(self.dtype).view(rows, count, dim)
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.eps).to(self.dtype)
+    def _unit(self, x: Tensor) -> Tensor:
+        """The root-mean-square norm without its weight."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * torch.addcmul(self.eps, length, length, value=1 / x.shape[-1]).rsqrt_()
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """(R, H, n, E) -> (R, H, n, E)."""
@@ -118,7 +124,9 @@ class LlamaDecoder(CachedDecoder):
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
 
 
-def make_decoder(llm: nn.Module, *, rows: int, capacity: int, dtype: torch.dtype | None = None) -> CachedDecoder:
+def make_decoder(
+    llm: "PreTrainedModel", *, rows: int, capacity: int, dtype: torch.dtype | None = None
+) -> CachedDecoder:
     """The fastest decoder there is for a model.
 
     Raises:

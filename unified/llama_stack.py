@@ -83,11 +83,8 @@ def run_layers(llm: "PreTrainedModel", stream: Tensor, positions: Tensor, packin
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
 
-    cos, sin = base.rotary_emb(stream[:0].float(), positions[None])  # (1, T, E), two equal halves
-    rotation = torch.complex(cos[0], sin[0])[:, None, : width // 2]
-    order = torch.arange((heads + 2 * key_heads) * width, device=device).view(-1, width)
-    pairs = order[0].view(2, -1).t().flatten()  # transformers pairs entry i with i + E / 2
-    order = torch.cat([order[: heads + key_heads, pairs], order[heads + key_heads :]]).flatten()
+    rotation = rotations(llm, positions)[:, None]
+    order = neighbours(heads, key_heads, width).to(device)
 
     x = stream
     for i, layer in enumerate(base.layers):
@@ -107,6 +104,24 @@ def run_layers(llm: "PreTrainedModel", stream: Tensor, positions: Tensor, packin
         x = x + attention.o_proj(seen)
         x = x + layer.mlp(_norm(x, layer.post_attention_layernorm.weight, config.rms_norm_eps, dtype))
     return _norm(x, base.norm.weight, config.rms_norm_eps, dtype)
+
+
+def rotations(llm: "PreTrainedModel", positions: Tensor) -> Tensor:
+    """What a pair of entries is multiplied by at each of `positions` (...): (..., E / 2) complex."""
+    base: Any = llm.base_model
+    like = torch.empty(0, dtype=torch.float32, device=positions.device)
+    cos, sin = base.rotary_emb(like, positions[None])  # (1, ..., E), two equal halves
+    return torch.complex(cos[0], sin[0]).chunk(2, -1)[0]
+
+
+def neighbours(heads: int, key_heads: int, width: int) -> Tensor:
+    """Order of the rows of [queries; keys; values] that puts entries rotated together side by side.
+
+    transformers pairs entry i of a head with i + E / 2. Attention is the same in any order that queries and keys share.
+    """
+    order = torch.arange((heads + 2 * key_heads) * width).view(-1, width)
+    pairs = order[0].view(2, -1).t().flatten()
+    return torch.cat([order[: heads + key_heads, pairs], order[heads + key_heads :]]).flatten()
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
