@@ -47,6 +47,8 @@ class Checkpoints(Callback):
     def save(self, trainer: Trainer, name: str = "last.ckpt") -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{name}.tmp"
+        for logger in trainer.loggers:
+            logger.save()  # before the checkpoint: rows beyond it are dropped on resuming, missing ones would be lost
         try:
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
@@ -81,6 +83,9 @@ class StopAtStep(Callback):
 
     def __init__(self, stop: StopRequest, checkpoints: Checkpoints) -> None:
         self.stop, self.checkpoints = stop, checkpoints
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop.take_signals()  # from Lightning, which would end with exit code 0 wherever it meets SIGTERM
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.stop.received is not None:

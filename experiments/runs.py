@@ -272,9 +272,14 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.take_signals()
         return self
+
+    def take_signals(self) -> None:
+        """Handle SIGTERM and Ctrl-C from now on, whoever handled them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._previous.items():
