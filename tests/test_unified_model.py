@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tessella.tokenizers import base
 from tessella.tokenizers.base import ImageTokenizer
 from tessella.unified.head_classifier import ClassifierHead, code_vectors
 from tessella.unified.llm import PretrainedLLM, SmallLlama
 from tessella.unified.model import UnifiedModel
+from tessella.unified.readers import FeatureReader, IdReader
 from tessella.unified.sequence import pack
 from tessella.unified.text import train_bpe
 
@@ -33,9 +35,10 @@ class LookupTokenizer(ImageTokenizer):
         return self.codebook[ids] + self.places[: ids.shape[1]]
 
 
-def build(tokenizer=None, seed=0, llm=LLM, text=TEXT, **head):
+def build(tokenizer=None, seed=0, llm=LLM, text=TEXT, reader=FeatureReader, **head):
     tokenizer = LookupTokenizer() if tokenizer is None else tokenizer
-    return UnifiedModel(tokenizer=tokenizer, llm=llm, text=text, head=partial(ClassifierHead, **head), seed=seed)
+    head = partial(ClassifierHead, **head)
+    return UnifiedModel(tokenizer=tokenizer, llm=llm, text=text, head=head, reader=reader, seed=seed)
 
 
 def mixed_batch(model, seed=0):
@@ -174,6 +177,34 @@ def test_tokenizers_this_head_cannot_write_are_refused():
     fewer.dequantize = lambda ids: torch.zeros(len(ids), 2, 4)
     with pytest.raises(ValueError, match="makes 2 latents from 6 ids"):
         build(fewer)
+
+
+def test_ids_are_read_as_they_are_written():
+    model = build(reader=IdReader)
+    assert model.adapter.reads == "ids"
+    assert not list(model.adapter.parameters())
+    assert not any(name.startswith("adapter") for name in model.state_dict())
+    _, ids, _ = mixed_batch(model)
+    torch.testing.assert_close(model.adapter(ids), model.head.inputs(ids))
+    documents = [model.layout.captioning("a blue dot", 2), model.layout.text_to_image("a red dot", 0)]
+    losses = model(pack(documents, ids=ids, features=ids))
+    losses.text.backward()
+    assert model.head.embedding.weight.grad is not None
+
+
+@pytest.mark.parametrize("reader", [FeatureReader, IdReader])
+def test_a_model_reads_images_as_its_batches_hold_them(reader):
+    class PixelTokenizer(LookupTokenizer):
+        def encode(self, images):
+            ids = images.flatten(1)[:, :6].mul(40).long().clamp_max(39)
+            return base.Encoding(self.dequantize(ids), ids)
+
+    model = build(PixelTokenizer(), reader=reader)
+    images = torch.rand(3, 3, 8, 8)
+    ids = model.tokenizer.encode(images).ids
+    expected = ids if reader is IdReader else model.tokenizer.codebook[ids]
+    assert torch.equal(model.read(images), expected)
+    assert model.adapter(model.read(images)).shape == (3, 6, 32)
 
 
 def test_documents_longer_than_the_llm_are_refused():

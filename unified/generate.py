@@ -79,7 +79,7 @@ def answer(
     The image is read once for all of its questions.
 
     Args:
-        features: (B, M, F).
+        features: (B, M, F), or ids where the model reads ids: `model.read(images)`.
         questions: B lists of any length.
         max_tokens: an answer without an end is cut here.
         rows: questions decoded side by side, which bounds the memory.
@@ -151,7 +151,7 @@ def caption_nll(model: UnifiedModel, features: Tensor, captions: Sequence[str], 
     Divided by ln 2 and the bytes of the caption in UTF-8 it is bits per byte, which compares text vocabularies.
 
     Args:
-        features: (B, M, F).
+        features: (B, M, F), or ids where the model reads ids: `model.read(images)`.
         images: captions scored side by side, which bounds the memory.
     """
     if len(captions) != len(features):

@@ -5,12 +5,14 @@ How the parts meet:
     llm = SmallLlama(...)  or  PretrainedLLM(name=...)    conf/llm: hydra.utils.instantiate(cfg.llm)
     text = llm.text_tokenizer(train_texts)                text.TextTokenizer; text.save(path), TextTokenizer.load(path)
     head = functools.partial(ClassifierHead)              conf/head: `_partial_: true`
-    model = UnifiedModel(tokenizer=tokenizer, llm=llm, text=text, head=head, seed=seed)
+    reader = FeatureReader  or  IdReader                  conf/reader: `_partial_: true`
+    model = UnifiedModel(tokenizer=tokenizer, llm=llm, text=text, head=head, reader=reader, seed=seed)
     model.llm_digest()                                    sha256 of the LLM's weights; call it before training
 
     mixture = tasks.TaskMixture(text_to_image=0.5, captioning=0.1, question_answering=0.4)
     batch = mixture.pack(model.layout, captions=captions, questions=questions, ids=ids, features=features,
                          seed=seed, step=step)            sequence.PackedBatch; batch.to(device)
+        features: what `model.adapter.reads` names, "features" (B, M, F) or "ids" (B, L); of images: model.read(images)
     losses = model(batch)                                 Losses(text, image, num_text, num_image)
     (losses.text + losses.image).backward()
 
@@ -32,7 +34,6 @@ import torch
 from torch import Tensor, nn
 
 from ..tokenizers.base import ImageTokenizer
-from .adapter import FeatureAdapter
 from .attention import ATTENTION, register
 from .cross_entropy import linear_cross_entropy
 from .decoder import check_length
@@ -40,6 +41,7 @@ from .head_classifier import ClassifierHead
 from .layouts import Layout
 from .llama_stack import is_llama_like, run_layers
 from .llm import PretrainedLLM, SmallLlama
+from .readers import FeatureReader, ImageReader, what_is_read
 from .sequence import PackedBatch
 from .text import TextTokenizer
 from .vocabulary import Vocabulary
@@ -66,6 +68,8 @@ class UnifiedModel(nn.Module):
         llm: builder of the language model.
         text: the text tokenizer.
         head: builder of the image head, called with `tokenizer` and `hidden_dim`.
+        reader: builder of what turns images that are read into embeddings, called with `tokenizer`, `head` and
+            `hidden_dim`.
         seed: decides every initial weight; the LLM's depend on it (and the text vocabulary) alone, so that any two
             tokenizers meet the same LLM.
 
@@ -80,6 +84,7 @@ class UnifiedModel(nn.Module):
         llm: SmallLlama | PretrainedLLM,
         text: TextTokenizer,
         head: Callable[..., ClassifierHead],
+        reader: Callable[..., ImageReader] = FeatureReader,
         seed: int,
     ):
         super().__init__()
@@ -98,9 +103,7 @@ class UnifiedModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.head = head(tokenizer=tokenizer, hidden_dim=self.hidden_dim)
-            self.adapter = FeatureAdapter(
-                feature_dim=tokenizer.feature_dim, num_features=tokenizer.num_features, hidden_dim=self.hidden_dim
-            )
+            self.adapter = reader(tokenizer=tokenizer, head=self.head, hidden_dim=self.hidden_dim)
 
     @property
     def tokenizer(self) -> ImageTokenizer:
@@ -114,6 +117,10 @@ class UnifiedModel(nn.Module):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def read(self, images: Tensor) -> Tensor:
+        """What the LLM reads of images (B, 3, H, W) in [0, 1], as training batches hold it: features or ids."""
+        return what_is_read(self.tokenizer, self.adapter, images)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text ids (...) -> (..., D)."""

@@ -49,7 +49,7 @@ class PackedBatch:
 
     text_ids: Tensor  # (n,) text tokens of the inputs, in stream order
     image_ids: Tensor  # (W, L) ids of the images written
-    features: Tensor | None  # (R, M, F) features of the images read
+    features: Tensor | None  # (R, M, F) features of the images read, or their ids (R, M)
     rows: Tensor  # (T,) into n text rows, then W * L image rows, then R * M feature rows
     positions: Tensor  # (T,) restarting at 0 in every document
     packing: Packing
@@ -76,7 +76,7 @@ def pack(documents: Sequence[Document], *, ids: Tensor | None = None, features: 
     Args:
         documents: lists of segments in reading order, each document of at least two tokens.
         ids: (B, L) int64, what `WriteImage.index` points into.
-        features: (B, M, F), what `ReadImage.index` points into.
+        features: (B, M, F), what `ReadImage.index` points into; ids (B, M) where the model reads ids.
 
     Raises:
         ValueError: no documents, a document of fewer than two tokens, or an image segment without its tensor.

@@ -86,7 +86,7 @@ class TaskMixture:
             captions: B texts; may be None when no task needs them.
             questions: the questions of each of B images, all of them packed in an order that changes with the step.
             ids: (B, L) what the tokenizer writes.
-            features: (B, M, F) what the tokenizer reads.
+            features: (B, M, F) what the model reads, or ids (B, L) where it reads ids.
 
         Raises:
             ValueError: a task of positive weight lacks its captions or questions.
