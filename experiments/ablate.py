@@ -225,7 +225,9 @@ def _workers(workers: Any) -> tuple[int, list[str]]:
     """Number of stages at a time, and the GPUs they take turns on."""
     import torch
 
-    gpus = [str(index) for index in range(torch.cuda.device_count())]
+    allotted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = allotted.split(",") if allotted else [str(index) for index in range(torch.cuda.device_count())]
+    gpus = gpus if torch.cuda.is_available() else []
     if workers == "auto":
         return (len(gpus) or max(len(os.sched_getaffinity(0)), 1)), gpus
     if not isinstance(workers, int) or workers < 1:

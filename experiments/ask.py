@@ -36,6 +36,6 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
     model = load_unified(folder)
     images = prepare(pixels, model.tokenizer.image_size)[None].float() / 255
     with torch.inference_mode():
-        features = model.tokenizer.features(images)
+        features = model.tokenizer.features(images).half().float()  # as cached for training
         answers = answer(model, features, [questions])
     return list(zip(questions, answers[0], strict=True))

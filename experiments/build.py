@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import nn
 from yaml import YAMLError
 
 from ..data.base import DataSource, ImageDataset
-from .runs import plain, read_json, write_atomic
+from .runs import digest, plain, read_json, write_atomic
 from .steps import step_seed
 
 TRAINED = "tessella.experiments.build.trained"
@@ -40,21 +41,33 @@ class Data:
             "preparation": self.train.preparation,
             "image_size": self.train.image_size,
             **{f"{name}_size": len(split) for name, split in splits.items()},
-            "skipped": sum(len(split.skipped) for split in splits.values()),
         }
+
+    def skipped(self) -> list[list[str]]:
+        """[file, reason] of every unusable file met so far."""
+        return [[str(key), str(why)] for split in (self.train, self.val, self.test) for key, why in split.skipped]
 
 
 def open_data(cfg: DictConfig, image_size: int) -> Data:
     """The configured source, split, at the tokenizer's image size."""
     source = instantiate(cfg.data)
     train, val, test = (source.split(name, image_size=image_size) for name in ("train", "val", "test"))
-    return Data(source, train, val, test)
+    data = Data(source, train, val, test)
+    for key, why in data.skipped()[:10]:
+        print(f"not used: {key}: {why}", file=sys.stderr)
+    return data
 
 
-def data_identity(cfg: DictConfig) -> list[str]:
-    """Fingerprints of the configured splits, independent of any tokenizer (taken at 64 pixels)."""
-    data = open_data(cfg, 64)
-    return [split.fingerprint for split in (data.train, data.val, data.test)]
+def data_identity(cfg: DictConfig) -> dict[str, str]:
+    """Fingerprints of the training and the test split, independent of any tokenizer (taken at 64 pixels)."""
+    key = digest(plain(cfg.data))
+    if key not in _identities:  # a study asks for every stage, and a large source is hashed for minutes
+        data = open_data(cfg, 64)
+        _identities[key] = {"train": data.train.fingerprint, "test": data.test.fingerprint}
+    return _identities[key]
+
+
+_identities: dict[str, dict[str, str]] = {}
 
 
 def build_seeded(node: Any, seed: int, stream: str, **parts: Any) -> Any:
@@ -108,7 +121,10 @@ def identify_trained(node: Any) -> Any:
     node = plain(node)
     if isinstance(node, dict):
         if node.get("_target_") == TRAINED:
-            return {"weights": read_json(Path(node["folder"]) / "run.json").get("weights")}
+            record = read_json(Path(node["folder"]) / "run.json")
+            if record.get("status") != "finished":
+                raise ValueError(f"{node['folder']} is {record.get('status')}, not finished; run it to its end first.")
+            return {"weights": record.get("weights")}
         return {key: identify_trained(value) for key, value in node.items()}
     return [identify_trained(value) for value in node] if isinstance(node, list) else node
 

@@ -24,7 +24,9 @@ class SeedEachStep(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(step_seed(self.seed, trainer.global_step, f"rank{trainer.global_rank}"))
+        torch.manual_seed(
+            step_seed(self.seed, trainer.global_step, f"micro{batch_idx % trainer.accumulate_grad_batches}")
+        )
 
 
 class Checkpoints(Callback):
@@ -38,7 +40,7 @@ class Checkpoints(Callback):
         self.folder, self.clock, self.interval = folder, clock, interval
         self.monitor, self.sign = monitor, 1.0 if mode == "max" else -1.0
         self.best: float | None = None
-        self._saved_at = time.monotonic()
+        self._saved_at, self._cost = time.monotonic(), 0.0
 
     @property
     def last(self) -> Path:
@@ -47,6 +49,7 @@ class Checkpoints(Callback):
     def save(self, trainer: Trainer, name: str = "last.ckpt") -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{name}.tmp"
+        started = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # before the checkpoint: rows beyond it are dropped on resuming, missing ones would be lost
         try:
@@ -58,9 +61,11 @@ class Checkpoints(Callback):
                 temporary.unlink(missing_ok=True)
             raise OSError(f"cannot write the checkpoint {self.folder / name}: {error}") from error
         self._saved_at = time.monotonic()
+        self._cost = self._saved_at - started
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if time.monotonic() - self._saved_at >= self.interval:
+        # A large model takes long to save: saving may cost a twentieth of the time, not more.
+        if time.monotonic() - self._saved_at >= max(self.interval, 20 * self._cost):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

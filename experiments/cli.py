@@ -38,9 +38,9 @@ EXAMPLES = {
         "tessella ablate 'seeds=[0,1,2]' study=three-seeds",
         "tessella ablate data=folder data.train=photos 'design=[single_vq]'",
     ],
-    "sample": ["tessella sample 'a small red circle at the top left' run=runs/ablate/designs/single_vq"],
+    "sample": ["tessella sample 'a small red circle at the top left' run=runs/ablate/single_vq"],
     "reconstruct": ["tessella reconstruct photo.jpg run=runs/my-vq"],
-    "ask": ["tessella ask picture.png 'what colour is the shape?' run=runs/ablate/designs/decoupled"],
+    "ask": ["tessella ask picture.png 'what colour is the shape?' run=runs/ablate/decoupled"],
     "report": ["tessella report run=runs/ablate"],
 }
 

@@ -137,6 +137,8 @@ def fail(command: str, error: BaseException) -> NoReturn:
     expected = isinstance(cause, ValueError | OSError | RunFolderBusy)
     kind = "" if expected else f"{type(cause).__name__}: "
     text = " ".join(str(cause).split()) or type(cause).__name__
+    if not expected and "TESSELLA_PARENT" in os.environ:
+        traceback.print_exception(error)  # a stage's log is where its study sends the reader
     hint = "" if expected else " (HYDRA_FULL_ERROR=1 shows the stack)"
     print(f"tessella {command}: error: {kind}{text}{hint}", file=sys.stderr)
     raise SystemExit(2)

@@ -20,7 +20,7 @@ def run(cfg: DictConfig) -> Path:
         ValueError: not a finished run, or a value out of its range.
     """
     check_values(cfg)
-    from .build import resolve_run, trained_node
+    from .build import data_identity, resolve_run, trained_node
 
     folder = resolve_run(cfg.run, ("tokenizer", "siglip", "unified"))
     node = trained_node(folder)
@@ -32,8 +32,16 @@ def run(cfg: DictConfig) -> Path:
     with runs.RunFolder(folder) as owned, runs.StopRequest() as stop:
         set_threads(trained)
         phase = build_phase(trained, folder)
+        owned.write_record(
+            evaluation_fingerprint=None
+        )  # a kill from here on must not leave new numbers under the old one
         phase.restore()
+        phase.to(phase.device)
         evaluate(phase, owned, stop, loggers=[])
         runs.save_config(folder, trained)
-        owned.write_record(evaluation_fingerprint=evaluation_fingerprint(owned.record()["fingerprint"], trained))
+        owned.write_record(
+            evaluation_fingerprint=evaluation_fingerprint(
+                owned.record()["fingerprint"], trained, data_identity(trained)
+            )
+        )
     return folder

@@ -25,6 +25,7 @@ def add_distances(
     cache: Path,
     note: Callable[[str], None],
     batch_size: int,
+    device: torch.device,
 ) -> None:
     """Add the distances of `images` from the first `count` real images in every feature space at hand.
 
@@ -34,7 +35,6 @@ def add_distances(
         cache: folder for the features of the real images, shared by all runs on this data.
     """
     result.absent |= absent_distances(purpose)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     for extractor_class in extractor_classes():
         if extractor_class.unavailable() is not None:
             continue

@@ -53,7 +53,7 @@ def evaluate_tokenizer(
     if captions:
         add_oracle(result, "rec/oracle", back, captions, range(count), data.source, data.test, note)
     if options.distances:
-        add_distances(result, "rec", back, data.test, count, cache, note, int(options.batch_size))
+        add_distances(result, "rec", back, data.test, count, cache, note, int(options.batch_size), device)
     else:
         result.absent["rec/kd_efflite0"] = "switched off (evaluation.distances=false)"
     kept = int(options.pictures)

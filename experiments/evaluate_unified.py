@@ -10,6 +10,7 @@ from ..data.base import ImageDataset, Question
 from ..metrics.understanding import MajorityFloor, answer_accuracy, caption_bits_per_byte
 from ..unified.generate import answer, caption_nll, write_images
 from ..unified.model import UnifiedModel
+from ..unified.tasks import TaskMixture
 from .build import Data, build_sampling
 from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
@@ -21,12 +22,21 @@ FLOOR_QUESTIONS_FROM = 4000  # training images whose answers give the majority f
 
 @torch.inference_mode()
 def evaluate_unified(
-    model: UnifiedModel, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
+    model: UnifiedModel,
+    mixture: TaskMixture,
+    data: Data,
+    options: DictConfig,
+    cache: Path,
+    note: Callable[[str], None],
 ) -> Evaluation:
     """Generation from the distinct test captions, and understanding of the first `options.num_images` test images."""
     result = Evaluation()
-    _generation(result, model, data, options, cache, note)
-    _understanding(result, model, data, options, note)
+    writes, captions, answers = (share > 0 for share in mixture.shares)
+    if writes:
+        _generation(result, model, data, options, cache, note)
+    else:
+        result.absent["gen/oracle/all"] = "the training mixture writes no images (text_to_image is 0)"
+    _understanding(result, model, data, options, note, captions=captions, answers=answers)
     return result
 
 
@@ -47,9 +57,15 @@ def _generation(
     verdicts = add_oracle(result, "gen/oracle", samples, prompts, rows, data.source, data.test, note)
     if options.distances:
         count = min(int(options.num_images), len(data.test))
-        add_distances(result, "gen", samples, data.test, count, cache, note, size)
+        add_distances(result, "gen", samples, data.test, count, cache, note, size, next(model.parameters()).device)
     else:
         result.absent["gen/kd_efflite0"] = "switched off (evaluation.distances=false)"
+    sampling = (
+        f"guidance {wanted.cfg_scale:g}, temperature {wanted.temperature:g}, top-k {wanted.top_k}, top-p {wanted.top_p}"
+    )
+    for name, row in result.metrics.items():
+        if name.startswith("gen/"):
+            row["sampling"] = sampling  # numbers of unlike sampling must not share a column
     kept = int(options.pictures)
     result.tensors["samples"] = samples[:kept].contiguous()
     result.notes |= {"prompts": prompts[:kept], "sample_verdicts": list(verdicts[:kept])}
@@ -71,25 +87,35 @@ def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> tuple[list[int]
 
 
 def _understanding(
-    result: Evaluation, model: UnifiedModel, data: Data, options: DictConfig, note: Callable[[str], None]
+    result: Evaluation,
+    model: UnifiedModel,
+    data: Data,
+    options: DictConfig,
+    note: Callable[[str], None],
+    *,
+    captions: bool,
+    answers: bool,
 ) -> None:
     count, size, kept = min(int(options.num_images), len(data.test)), int(options.batch_size), int(options.pictures)
     device = next(model.parameters()).device
     asked: list[tuple[int, Question, str]] = []  # image, question, what the model says
-    pictures, nats, captions = [], 0.0, []
+    pictures, nats, captioned = [], 0.0, []
     for start in range(0, count, size):
         note(f"asking about test images {start}/{count}")
         batch = data.test.batch(range(start, min(start + size, count)))
         features = model.tokenizer.features(batch.images.to(device)).half().float()  # as cached for training
-        if batch.captions:
+        if captions and batch.captions:
             nats += float(caption_nll(model, features, batch.captions).sum())
-            captions += batch.captions
-        answers = answer(model, features, [[question.text for question in group] for group in batch.questions])
-        for i, (group, said) in enumerate(zip(batch.questions, answers, strict=True)):
+            captioned += batch.captions
+        groups = batch.questions if answers else [()] * len(batch.questions)
+        replies = answer(model, features, [[question.text for question in group] for group in groups])
+        for i, (group, said) in enumerate(zip(groups, replies, strict=True)):
             asked += [(start + i, question, text) for question, text in zip(group, said, strict=True)]
         pictures.append(to_uint8(batch.images[: max(0, kept - start)]))
-    if captions:
-        result.metrics["und/caption_bits_per_byte"] = caption_bits_per_byte(nats, captions)
+    if captioned:
+        result.metrics["und/caption_bits_per_byte"] = caption_bits_per_byte(nats, captioned)
+    else:
+        result.absent["und/caption_bits_per_byte"] = "the training mixture has no captioning"
     if asked:
         result.metrics |= answer_accuracy(
             [question.kind for _, question, _ in asked],
@@ -98,7 +124,10 @@ def _understanding(
             _floor(data.train),
         )
     else:
-        result.absent["und/accuracy"] = f"{data.test.name} has no questions with known answers"
+        none = f"{data.test.name} has no questions with known answers"
+        result.absent["und/accuracy"] = (
+            none if answers or not data.test.has_questions else "the training mixture has none"
+        )
     result.tensors["questioned"] = torch.cat(pictures).contiguous()
     result.notes["questions"] = [
         {"image": image, "kind": question.kind, "text": question.text, "answer": question.answer, "predicted": text}

@@ -15,8 +15,7 @@ from .cli import unknown
 
 PHASES = ("tokenizer", "siglip", "unified")
 ACCELERATORS = ("auto", "cpu", "gpu")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("seed", _integer(0)),
     ("recipe.*.steps", _integer(1)),
     ("recipe.*.batch_size", _integer(1)),
+    ("recipe.*.accumulate", _integer(1)),
     ("recipe.*.validate_every", _integer(1)),
     ("recipe.*.clip", RATE),
     ("recipe.*.ema_decay", _number(0, 1, below=True).or_(None)),
@@ -80,8 +80,6 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("recipe.*.schedule.warmup_steps", _integer(0)),
     ("recipe.*.schedule.decay_from", FRACTION),
     ("recipe.*.schedule.final", FRACTION),
-    ("trainer.devices", _integer(1).or_("auto")),
-    ("trainer.num_nodes", _integer(1)),
     ("trainer.threads", _integer(1).or_(None)),
     ("trainer.num_workers", _integer(0)),
     ("trainer.log_every", _integer(1)),
@@ -104,7 +102,6 @@ CHOICES = {
     "phase": PHASES,
     "trainer.accelerator": ACCELERATORS,
     "trainer.precision": PRECISIONS,
-    "trainer.strategy": STRATEGIES,
 }
 
 

@@ -43,7 +43,7 @@ class LitPhase(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **_: Any) -> None:
         norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
-        if self.global_step % self.log_every == 0:
+        if (self.global_step + 1) % self.log_every == 0:
             self.log("train/grad_norm", norm)
 
     @property
@@ -51,38 +51,48 @@ class LitPhase(LightningModule):
         return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
-        if self.global_step % self.log_every == 0:
+        if (self.global_step + 1) % self.log_every == 0:
             self.log_dict({f"train/{name}": value.detach().float() for name, value in terms.items()})
 
     # Weight averaging -------------------------------------------------------------------------------------------------
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
         if self.ema_decay is None:
             return
-        state = {name: p.detach() for name, p in self.trained.named_parameters()}
+        # Here and not after the batch: a checkpoint of this step must hold its average.
+        state = self._averaged()
         if self._average is None:
             self._average = {name: value.clone() for name, value in state.items()}
+        average = [self._average[name] for name in state]
         # A young average forgets its random start: the decay grows from 0 to its final value.
         decay = min(self.ema_decay, self.global_step / (self.global_step + 10))
-        torch._foreach_lerp_(list(self._average.values()), list(state.values()), 1 - decay)  # pyright: ignore
+        torch._foreach_lerp_(average, list(state.values()), 1 - decay)  # pyright: ignore
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """Weights and moving buffers alike: an averaged encoder must meet the codebook of its time."""
+        return {name: value.detach() for name, value in self.trained.state_dict().items() if value.is_floating_point()}
+
+    def on_train_start(self) -> None:
+        if self._average is not None:
+            self._average = {name: value.to(self.device) for name, value in self._average.items()}
 
     def use_average(self) -> None:
         """Put the averaged weights in place of the trained ones (validation, and the end of training)."""
         if self._average is not None and self._raw is None:
-            own = dict(self.trained.named_parameters())
-            self._raw = {name: own[name].detach().clone() for name in self._average}
-            with torch.no_grad():
-                for name, value in self._average.items():
-                    own[name].copy_(value)
+            self._raw = {name: value.clone() for name, value in self._averaged().items()}
+            self._put(self._average)
 
     def use_raw(self) -> None:
         """Undo `use_average`."""
         if self._raw is not None:
-            own = dict(self.trained.named_parameters())
-            with torch.no_grad():
-                for name, value in self._raw.items():
-                    own[name].copy_(value)
+            self._put(self._raw)
             self._raw = None
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, own in self._averaged().items():
+            own.copy_(values[name])
 
     def on_validation_start(self) -> None:
         self.use_average()

@@ -53,9 +53,8 @@ class SiglipPhase(Phase):
                 "use tokenizer=nano/siglip."
             )
         self.encoder = encoder.to(memory_format=torch.channels_last)
-        self._warm_start()
         self.data = build.open_data(cfg, encoder.image_size)
-        if not self.data.train.has_captions:
+        if not all(split.has_captions for split in (self.data.train, self.data.val, self.data.test)):
             raise ValueError(f"data: {self.data.train.name} has no captions, which phase=siglip is trained on.")
         recipe = self.recipe
         self.module = LitSiglip(
@@ -66,6 +65,9 @@ class SiglipPhase(Phase):
             clip=float(recipe.clip),
             ema_decay=recipe.ema_decay,
         )
+
+    def prepare(self, note: Callable[[str], None]) -> None:
+        self._warm_start()
 
     def _warm_start(self) -> None:
         if self.cfg.warm_start is None:

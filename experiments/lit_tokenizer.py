@@ -42,7 +42,7 @@ class LitTokenizer(LitPhase):
 
     def validation_step(self, images: Tensor, batch_idx: int) -> None:
         encoding = self.tokenizer.encode(images)
-        value = psnr(self.tokenizer.decode(encoding.latents), images).mean()
+        value = psnr(images, self.tokenizer.decode(encoding.latents)).mean()
         self.log("val/rec/psnr", value, batch_size=len(images))
         if encoding.ids is not None and self.tokenizer.vocab_size is not None:
             used = encoding.ids.unique().numel() / self.tokenizer.vocab_size

@@ -1,5 +1,6 @@
 """The unified phase: the same LLM, reading and writing images through a frozen tokenizer."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,16 +87,19 @@ class UnifiedPhase(Phase):
             )
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.data = build.open_data(cfg, tokenizer.image_size)
-        if not self.data.train.has_captions:
+        if not all(split.has_captions for split in (self.data.train, self.data.val, self.data.test)):
             raise ValueError(
                 f"data: {self.data.train.name} has no captions, which the unified model is trained on; choose a source "
                 "with captions or class names (data.captions, class folders)."
             )
-        without = {} if self.data.train.has_questions else {"question_answering": 0.0}
-        self.mixture = instantiate(self.recipe.mixture, **without)
+        self.mixture = instantiate(self.recipe.mixture, **self._shares())
         llm = instantiate(cfg.llm)
         saved = folder / "text.json"
-        self.text = _load_text(saved) if saved.is_file() else llm.text_tokenizer(_texts(self.data.train))
+        self.text = (
+            _load_text(saved)
+            if (folder / "run.json").is_file() and saved.is_file()
+            else llm.text_tokenizer(_texts(self.data.train))
+        )
         self.model = UnifiedModel(
             tokenizer=tokenizer,
             llm=llm,
@@ -115,12 +119,25 @@ class UnifiedPhase(Phase):
             ema_decay=recipe.ema_decay,
         )
 
+    def _shares(self) -> dict[str, float]:
+        """Without questions in the data, their share goes to captions: the task that is closest."""
+        wanted = self.recipe.mixture
+        if self.data.train.has_questions or not wanted.question_answering:
+            return {}
+        print(f"{self.data.train.name} has no questions: their share of the mixture goes to captions.", file=sys.stderr)
+        return {"question_answering": 0.0, "captioning": wanted.captioning + wanted.question_answering}
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.tokenizer.to(device)  # it is no part of the module
+
     def prepare(self, note: Callable[[str], None]) -> None:
         write_atomic(self.folder / "text.json", self.text.to_json())
+        self.tokenizer.to(self.device)
         self._frozen = build.freeze(self.tokenizer)
-        cache = self.folder.parent / "cache"
-        self.train_tokens = open_tokens(self.tokenizer, self.data.train, cache, ("ids", "features"), note)
-        self.val_tokens = open_tokens(self.tokenizer, self.data.val, cache, ("ids", "features"), note)
+        cache, node = self.folder.parent / "cache", build.expand_trained(self.cfg.tokenizer)
+        self.train_tokens = open_tokens(self.tokenizer, node, self.data.train, cache, ("ids", "features"), note)
+        self.val_tokens = open_tokens(self.tokenizer, node, self.data.val, cache, ("ids", "features"), note)
 
     def load(self, indices: Tensor, step: int) -> PackedBatch:
         return self._pack(self.data.train, self.train_tokens, indices, self.cfg.seed, step)
@@ -146,7 +163,9 @@ class UnifiedPhase(Phase):
         ]
 
     def evaluate(self, note: Callable[[str], None]) -> Evaluation:
-        return evaluate_unified(self.model, self.data, self.cfg.evaluation, self.folder.parent / "cache", note)
+        return evaluate_unified(
+            self.model, self.mixture, self.data, self.cfg.evaluation, self.folder.parent / "cache", note
+        )
 
     def finish_training(self) -> None:
         self._frozen()

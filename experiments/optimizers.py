@@ -73,7 +73,7 @@ class Muon(torch.optim.Optimizer):
         matrices, others = split_matrices(named_parameters)
         groups: list[dict[str, Any]] = [
             {"params": matrices, "orthogonal": True, "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-            {"params": others, "orthogonal": False, "lr": adamw_lr, "betas": tuple(adamw_betas)},
+            {"params": others, "orthogonal": False, "lr": adamw_lr, "betas": tuple(adamw_betas), "fused": True},
         ]
         super().__init__([group for group in groups if group["params"]], {"num_steps": num_steps})
 

@@ -36,6 +36,11 @@ class Phase(ABC):
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg, self.folder = cfg, folder
         self.recipe = cfg.recipe[self.name]
+        self.device = torch.device(resolve_accelerator(cfg.trainer.accelerator))
+
+    def to(self, device: torch.device) -> None:
+        """Move everything that computes outside training steps."""
+        self.module.to(device)
 
     def prepare(self, note: Callable[[str], None]) -> None:  # noqa: B027 (most phases need none)
         """Work before the first step that counts as training time (token caches)."""
@@ -67,10 +72,6 @@ class Phase(ABC):
     def finish_training(self) -> None:
         """Called once after the last step, before evaluation and saving."""
         self.module.eval()
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    return torch.bfloat16 if precision.startswith("bf16") else None
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from ..data.images import IMAGE_SUFFIXES
 
 
 def read_pixels(path: Path) -> np.ndarray:

@@ -49,7 +49,8 @@ def run(cfg: DictConfig) -> list[str]:
         images = original[None].float() / 255
         with torch.inference_mode():
             reconstruction = tokenizer.decode(tokenizer.encode(images).latents)
-        target = out / f"{file.stem}.png"
+        inside = file.relative_to(cfg.image) if file != Path(cfg.image) else Path(file.name)
+        target = out / inside.with_name(f"{inside.name}.png" if inside.suffix != ".png" else inside.name)
         write_png(target, grid([[original, to_uint8(reconstruction)[0]]], scale=max(1, 256 // tokenizer.image_size)))
         bits = (
             ""

@@ -30,16 +30,24 @@ from .. import __version__
 SCHEMA = 1
 PACKAGE = Path(__file__).resolve().parent.parent
 # What decides the numbers of a training stage besides its configuration: editing the report must not retrain anything.
-TRAINING_CODE = (
+_EVERY_PHASE = (
     "tokenizers/**/*.py",
-    "unified/*.py",
     "data/*.py",
-    "experiments/lit_*.py",
-    "experiments/optimizers.py",
-    "experiments/steps.py",
-    "experiments/train.py",
+    *(f"experiments/{name}.py" for name in ("build", "callbacks", "lit_base", "optimizers", "phase", "steps", "train")),
 )
-EVALUATION_CODE = ("metrics/*.py", "experiments/evaluate*.py")
+_SAMPLING = ("generate", "sampling", "decoder", "decoder_llama")  # of unified/: not part of training
+_LEARNING = sorted(path.stem for path in (PACKAGE / "unified").glob("*.py") if path.stem not in _SAMPLING)
+TRAINING_CODE = {
+    "tokenizer": (*_EVERY_PHASE, "experiments/lit_tokenizer.py"),
+    "siglip": (*_EVERY_PHASE, "experiments/lit_siglip.py"),
+    "unified": (
+        *_EVERY_PHASE,
+        *(f"unified/{name}.py" for name in _LEARNING),
+        "experiments/lit_unified.py",
+        "experiments/token_store.py",
+    ),
+}
+EVALUATION_CODE = ("metrics/*.py", "experiments/evaluate*.py", *(f"unified/{name}.py" for name in _SAMPLING))
 LOCK_SECONDS = 20  # how long a start waits for the folder's last owner, which may be saving before it ends
 _typed: str | None = None
 LIBRARIES = (
@@ -98,7 +106,7 @@ def digest(value: Any) -> str:
 
 
 @cache
-def code_digest(patterns: tuple[str, ...] = TRAINING_CODE) -> str:
+def code_digest(patterns: tuple[str, ...]) -> str:
     """sha256 over the source files that decide the numbers of a stage (of its training; or of its evaluation)."""
     sha = hashlib.sha256(__version__.encode())
     for file in sorted({file for pattern in patterns for file in PACKAGE.glob(pattern)}):

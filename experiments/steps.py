@@ -21,24 +21,23 @@ def step_seed(seed: int, step: int, stream: str = "") -> int:
 
 
 class _StepDataset(Dataset):
-    def __init__(
-        self, order: TrainingOrder, load: Callable[[torch.Tensor, int], Any], rank: int, world_size: int
-    ) -> None:
-        self.order, self.load, self.rank, self.world_size = order, load, rank, world_size
+    def __init__(self, order: TrainingOrder, load: Callable[[torch.Tensor, int], Any], parts: int) -> None:
+        self.order, self.load, self.parts = order, load, parts
 
-    def __getitem__(self, step: int) -> tuple[int, Any]:
-        indices = self.order.indices(step)[self.rank :: self.world_size]
-        return step, self.load(indices, step)
+    def __getitem__(self, micro_step: int) -> tuple[int, Any]:
+        step, part = divmod(micro_step, self.parts)
+        return step, self.load(self.order.indices(step).chunk(self.parts)[part], step)
 
 
 class StepLoader:
-    """Iterates (step, batch) for the steps in [start, stop).
+    """Iterates (step, batch) for the optimizer steps in [start, stop).
 
     It has no length on purpose: the number of steps is the trainer's, and a loader that knew its own would end a
     resumed epoch early.
 
     Args:
         load: (indices (B,), step) -> batch; runs in the workers.
+        accumulate: parts that the examples of a step come in, one after another; must divide the batch size.
         num_workers: processes that load ahead; 0 loads in the training process.
     """
 
@@ -49,17 +48,14 @@ class StepLoader:
         *,
         start: int,
         stop: int,
+        accumulate: int = 1,
         num_workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        self.start, self.stop = start, stop
         self._loader = DataLoader(
-            _StepDataset(order, load, rank, world_size),
-            sampler=range(start, stop),
+            _StepDataset(order, load, accumulate),
+            sampler=range(start * accumulate, stop * accumulate),
             batch_size=None,
             num_workers=num_workers,
-            persistent_workers=False,
         )
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:

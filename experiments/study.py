@@ -105,8 +105,18 @@ def all_stages(planned: dict[str, dict[int, dict[str, Stage]]]) -> Iterator[Stag
                     yield stage
 
 
+CHECKS = {
+    "data_order": lambda record: record["data_order"],
+    "data": lambda record: digest(record["data"]["fingerprint"]),
+    "llm_init": lambda record: record["llm_init"],
+    "optimizer_steps": lambda record: record["steps"],
+    "batch_size": lambda record: record["batch_size"],
+    "precision": lambda record: record["precision"],
+}
+
+
 def fairness(records: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The three things that must be equal between designs, per seed, from the run records of their unified stage.
+    """The things that must be equal between designs, per seed, from the run records of their unified stage.
 
     Args:
         records: design -> seed -> run.json of its unified run.
@@ -115,10 +125,10 @@ def fairness(records: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[st
         check -> {"equal": bool, "by_seed": {seed: {design: value}}}.
     """
     checks = {}
-    for name, key in (("data_order", "data_order"), ("llm_init", "llm_init"), ("optimizer_steps", "steps")):
+    for name, value in CHECKS.items():
         by_seed: dict[str, dict[str, Any]] = {}
         for design, seeds in records.items():
             for seed, record in seeds.items():
-                by_seed.setdefault(seed, {})[design] = record[key]
+                by_seed.setdefault(seed, {})[design] = value(record)
         checks[name] = {"equal": all(len(set(values.values())) == 1 for values in by_seed.values()), "by_seed": by_seed}
     return checks

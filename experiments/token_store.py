@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..data.base import ImageDataset
 from ..data.cache import TokenCache
 from ..tokenizers.base import ImageTokenizer
+from .runs import code_digest, digest
 
 BATCH = 64
 
@@ -46,16 +47,26 @@ def encode_batches(
 
 
 def open_tokens(
-    tokenizer: ImageTokenizer, data: ImageDataset, folder: Path, parts: tuple[str, ...], note: Callable[[str], None]
+    tokenizer: ImageTokenizer,
+    node: Any,
+    data: ImageDataset,
+    folder: Path,
+    parts: tuple[str, ...],
+    note: Callable[[str], None],
 ) -> TokenCache:
     """The cached ids and features of a data set, computed when they are not there yet.
 
-    The folder's name is the key (weights, image preparation, data), so another tokenizer or another preparation never
-    meets this cache; the key is checked again inside.
+    The folder's name is the key (weights, configuration and code of the tokenizer, image preparation, data), so another
+    tokenizer or another preparation never meets this cache; the key is checked again inside.
+
+    Args:
+        node: the configuration that builds the tokenizer, without paths: equal weights may compute unlike features.
     """
     key: dict[str, Any] = {
         "weights": weights_hash(tokenizer),
         "tokenizer": type(tokenizer).__qualname__,
+        "code": code_digest(("tokenizers/**/*.py", "data/*.py", "experiments/token_store.py")),
+        "node": digest(node),
         "data": data.fingerprint,
         "preparation": repr(sorted(data.preparation.items())),
     }

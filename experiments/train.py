@@ -49,28 +49,36 @@ def plan(cfg: DictConfig) -> Plan:
         ValueError: a value out of its range, or an input run that is not finished.
     """
     check_values(cfg)  # before torch is loaded
-    from .build import data_identity, identify_trained
+    from .build import TRAINED, data_identity, identify_trained
+    from .phase import resolve_accelerator, resolve_precision
 
-    sections = ["tokenizer", "data"] + (["llm", "head"] if cfg.phase == "unified" else [])
-    trainer = runs.plain(cfg.trainer)
+    splits = data_identity(cfg)
+    accelerator = resolve_accelerator(cfg.trainer.accelerator)
+    sections = ["tokenizer"] + (["llm", "head"] if cfg.phase == "unified" else [])
+    recipe = {key: value for key, value in runs.plain(cfg.recipe[cfg.phase]).items() if key != "validate_every"}
     identity: dict[str, Any] = {name: identify_trained(cfg[name]) for name in sections} | {
         "phase": cfg.phase,
         "seed": cfg.seed,
-        "recipe": runs.plain(cfg.recipe[cfg.phase]),
-        "numerics": {key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "precision", "threads")},
-        "splits": data_identity(cfg),
-        "code": runs.code_digest(),
+        "recipe": recipe,
+        "numerics": [accelerator, resolve_precision(cfg.trainer.precision, accelerator), cfg.trainer.threads],
+        "data": splits["train"],
+        "code": runs.code_digest(runs.TRAINING_CODE[cfg.phase]),
     }
-    if cfg.phase == "siglip":
-        identity["warm_start"] = cfg.warm_start and runs.read_json(Path(cfg.warm_start) / "run.json").get("weights")
+    if cfg.phase == "siglip" and cfg.warm_start is not None:
+        identity["warm_start"] = identify_trained({"_target_": TRAINED, "folder": cfg.warm_start})
     fingerprint = runs.digest(identity)
     folder = Path(cfg.out) if cfg.out else Path("runs") / f"{cfg.phase}-{fingerprint[:12]}"
-    return Plan(folder, fingerprint, evaluation_fingerprint(fingerprint, cfg))
+    return Plan(folder, fingerprint, evaluation_fingerprint(fingerprint, cfg, splits))
 
 
-def evaluation_fingerprint(training: str, cfg: DictConfig) -> str:
-    """What decides the metrics: the training, the evaluation settings and the code that measures."""
-    return runs.digest([training, runs.plain(cfg.evaluation), runs.code_digest(runs.EVALUATION_CODE)])
+def evaluation_fingerprint(training: str, cfg: DictConfig, splits: dict[str, str]) -> str:
+    """What decides the metrics: training, test data, evaluation settings, the code and the networks that measure."""
+    from ..metrics.extractors import extractor_classes
+    from ..metrics.perceptual import LPIPS
+
+    networks = [cls.__name__ for cls in (*extractor_classes(), LPIPS) if cls.unavailable() is None]
+    code = runs.code_digest(runs.EVALUATION_CODE)
+    return runs.digest([training, splits, runs.plain(cfg.evaluation), code, networks])
 
 
 def run(cfg: DictConfig) -> Path:
@@ -91,10 +99,14 @@ def run(cfg: DictConfig) -> Path:
         loggers = _extra_loggers(cfg, this.folder)
         if record.get("status") in ("trained", "finished"):
             phase.restore()
+            phase.to(phase.device)
         else:
             _train(cfg, this, phase, folder, stop, loggers)
         evaluate(phase, folder, stop, loggers)
-        folder.write_record(status="finished", evaluation_fingerprint=this.evaluation, finished=runs.now())
+        skipped = phase.data.skipped()
+        folder.write_record(
+            status="finished", evaluation_fingerprint=this.evaluation, finished=runs.now(), skipped=skipped
+        )
     return this.folder
 
 
@@ -172,9 +184,13 @@ def _train(
     order = TrainingOrder(len(phase.data.train), batch_size, cfg.seed)
     last = this.folder / "checkpoints" / "last.ckpt"
     start, clock = _resume_point(last)
-    phase.prepare(lambda text: _note(stop, phase, text))
     accelerator = resolve_accelerator(options.accelerator)
     precision = resolve_precision(options.precision, accelerator)
+    accumulate = int(recipe.accumulate)
+    if batch_size % accumulate:
+        raise ValueError(
+            f"recipe.{cfg.phase}.accumulate={accumulate} does not divide batch_size={batch_size}; use a divisor of it."
+        )
     runs.save_config(this.folder, cfg)
     folder.write_record(
         phase=cfg.phase,
@@ -195,15 +211,15 @@ def _train(
         data_order=order.digest(steps),
         **phase.describe(),
     )
+    phase.prepare(lambda text: _note(stop, phase, text))  # after the record: what it writes then has an owner
     checkpoints = Checkpoints(
         last.parent, clock, interval=options.checkpoint_seconds, monitor=phase.monitor, mode=phase.monitor_mode
     )
     curves = CurveLogger(this.folder / "curves.csv", resume_step=start)
     trainer = Trainer(
         accelerator=accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        devices=1,
+        accumulate_grad_batches=accumulate,
         precision=precision,  # pyright: ignore[reportArgumentType]
         max_steps=steps,
         max_epochs=-1,
@@ -218,7 +234,7 @@ def _train(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        val_check_interval=int(recipe.validate_every),
+        val_check_interval=int(recipe.validate_every) * accumulate,
         check_val_every_n_epoch=None,
         log_every_n_steps=int(options.log_every),
         use_distributed_sampler=False,
@@ -228,14 +244,22 @@ def _train(
         phase.load,
         start=start,
         stop=steps,
+        accumulate=accumulate,
         num_workers=options.num_workers,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
     )
-    trainer.fit(
-        phase.module, loader, FixedBatches(phase.validation()), ckpt_path=last if start else None, weights_only=True
-    )
+    try:
+        trainer.fit(
+            phase.module,
+            loader,
+            FixedBatches(phase.validation()),
+            ckpt_path=last if start else None,
+            weights_only=True,
+        )
+    except SystemExit:  # Lightning answers a SIGTERM that comes between two steps with an exit of its own
+        stop.check("between two steps; the last checkpoint stands")
+        raise
     curves.save()
+    phase.to(phase.device)  # Lightning has moved the module back to the CPU
     phase.finish_training()
     folder.write_record(
         status="trained",

@@ -224,9 +224,8 @@ def test_a_study_trains_shared_stages_once_and_checks_fairness(study):
     assert stages["decoupled"].keys() == {"vq", "siglip", "unified"}
     assert stages["single_vq"]["vq"] == stages["decoupled"]["vq"]
     assert stages["single_vq"]["unified"] != stages["decoupled"]["unified"]
-    assert {name: check["equal"] for name, check in record["checks"].items()} == dict.fromkeys(
-        ("data_order", "llm_init", "optimizer_steps"), True
-    )
+    assert {"data_order", "llm_init", "optimizer_steps"} <= record["checks"].keys()
+    assert all(check["equal"] for check in record["checks"].values())
     assert record["command"].startswith("tessella ablate study=mine")
     assert record["wall_seconds"] > 0
 

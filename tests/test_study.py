@@ -43,7 +43,8 @@ def test_a_stage_that_builds_on_a_later_one_is_named():
 
 def test_fairness_compares_designs_seed_by_seed():
     def record(order: str) -> dict:
-        return {"data_order": order, "llm_init": "same", "steps": 10}
+        same = {"llm_init": "same", "steps": 10, "batch_size": 4, "precision": "32-true"}
+        return {"data_order": order, "data": {"fingerprint": {"train": "t"}}, **same}
 
     checks = fairness({"a": {"0": record("x"), "1": record("y")}, "b": {"0": record("x"), "1": record("z")}})
     assert checks["llm_init"]["equal"]

@@ -169,7 +169,7 @@ WRONG = {
     "unknown phase": Wrong([*TRAIN, "phase=unifed"], ("'unifed'", "Nearest: unified")),
     "unknown precision": Wrong([*TRAIN, "trainer.precision=bf61"], ("trainer.precision", "'bf61'", "bf16-mixed")),
     "unknown accelerator": Wrong([*TRAIN, "trainer.accelerator=gpus"], ("'gpus'", "Nearest: gpu")),
-    "unknown strategy": Wrong([*TRAIN, "trainer.strategy=ddpp"], ("trainer.strategy", "'ddpp'", "ddp")),
+    "accumulate of no parts": Wrong([*TRAIN, "recipe.tokenizer.accumulate=0"], ("accumulate=0", "at least 1")),
     "unknown level of scenes": Wrong([*TRAIN, "data.level=hard"], ("hard", "simple", "full")),
     # values out of range
     "no steps": Wrong([*TRAIN, "recipe.tokenizer.steps=0"], ("recipe.tokenizer.steps=0", "at least 1")),
