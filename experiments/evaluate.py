@@ -32,16 +32,11 @@ def run(cfg: DictConfig) -> Path:
     with runs.RunFolder(folder) as owned, runs.StopRequest() as stop:
         set_threads(trained)
         phase = build_phase(trained, folder)
-        owned.write_record(
-            evaluation_fingerprint=None
-        )  # a kill from here on must not leave new numbers under the old one
         phase.restore()
         phase.to(phase.device)
+        # A kill from here on must not leave new numbers under the old fingerprint.
         evaluate(phase, owned, stop, loggers=[])
         runs.save_config(folder, trained)
-        owned.write_record(
-            evaluation_fingerprint=evaluation_fingerprint(
-                owned.record()["fingerprint"], trained, data_identity(trained)
-            )
-        )
+        training = owned.record()["fingerprint"]
+        owned.write_record(evaluation_fingerprint=evaluation_fingerprint(training, trained, data_identity(trained)))
     return folder
