@@ -112,7 +112,7 @@ def image_documents(plain: Sequence[Tensor], lengths: Sequence[tuple[int, int]])
     return pack(documents, ids=torch.stack(images))
 
 
-def padded(plain: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def padded(plain: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and mask (documents, longest), padded at the end."""
     pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
     return pad(plain), pad(plain, padding_value=-100), pad([torch.ones_like(ids) for ids in plain])

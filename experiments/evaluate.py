@@ -33,6 +33,7 @@ def run(cfg: DictConfig) -> Path:
         set_threads(trained)
         phase = build_phase(trained, folder)
         phase.restore()
+        owned.write_record(evaluation_fingerprint=None)  # a kill must not leave new numbers under the old one
         phase.to(phase.device)
         # A kill from here on must not leave new numbers under the old fingerprint.
         evaluate(phase, owned, stop, loggers=[])
