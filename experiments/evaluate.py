@@ -35,7 +35,6 @@ def run(cfg: DictConfig) -> Path:
         phase.restore()
         owned.write_record(evaluation_fingerprint=None)  # a kill must not leave new numbers under the old one
         phase.to(phase.device)
-        # A kill from here on must not leave new numbers under the old fingerprint.
         evaluate(phase, owned, stop, loggers=[])
         runs.save_config(folder, trained)
         training = owned.record()["fingerprint"]

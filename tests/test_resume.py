@@ -228,6 +228,6 @@ def test_a_stage_whose_study_was_killed_stops_with_a_checkpoint(tiny, tmp_path, 
     wait_until(lambda: saved(tmp_path / "run"), study)
     study.kill()
     study.wait()
-    wait_until(lambda: not (tmp_path / "run/.owner").exists())
-    assert "stopped at step" in (tmp_path / "log.txt").read_text()
+    wait_until(lambda: "stopped at step" in (tmp_path / "log.txt").read_text())
+    assert not (tmp_path / "run/.owner").exists()
     assert saved(tmp_path / "run")
