@@ -41,7 +41,7 @@ def main() -> int:
 
         title = f"{count} vectors of {dim}, {size} codes, {'cosine' if cosine else 'Euclidean'}"
         with torch.no_grad():
-            rows = bench.race(title, contenders, work=count, unit="vectors", rounds=3, memory=True)
+            rows = bench.race(title, contenders, work=count, unit="vectors", rounds=3, memory_rounds=1)
         bench.goal(f"{SEARCH} over {MATERIALIZED}", bench.ratio(rows, SEARCH, MATERIALIZED), at_least=least)
         others = [name for name in contenders if not name.startswith("tessella")]
         bench.goal(f"{SEARCH} over the fastest peer", bench.ratio(rows, SEARCH, others), at_least=1, stretch=True)

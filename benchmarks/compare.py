@@ -95,14 +95,14 @@ class Benchmark:
         work: float,
         unit: str,
         rounds: int,
-        memory: bool = False,
+        memory_rounds: int = 0,
     ) -> dict[str, Row]:
         """Time contenders in turns and print their table; the first one is what the others are compared with.
 
         Args:
             work: units of work in one call, the same for all.
             rounds: counted rounds, after the one that warms up.
-            memory: whether to measure the peak of extra memory too, in a round of its own.
+            memory_rounds: further rounds, not timed, that measure the peak of extra memory.
         """
         walls: dict[str, list[float]] = {name: [] for name in contenders}
         cpus: dict[str, list[float]] = {name: [] for name in contenders}
@@ -122,7 +122,7 @@ class Benchmark:
             name: Row(
                 statistics.median(walls[name]),
                 statistics.median(cpus[name]),
-                peak_extra_bytes(run) if memory else None,
+                _peak(run, memory_rounds),
                 results[name],
             )
             for name, run in contenders.items()
@@ -199,6 +199,10 @@ class Benchmark:
         if self._json is not None:
             self._json.write_text(json.dumps(self._record, indent=1) + "\n", encoding="utf-8")
         return 1 if self._disagreements else 0
+
+
+def _peak(run: Callable[[], object], rounds: int) -> int | None:
+    return int(statistics.median(peak_extra_bytes(run) for _ in range(rounds))) if rounds else None
 
 
 def peak_extra_bytes(run: Callable[[], object]) -> int:
