@@ -23,6 +23,7 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
 
     from ..unified.generate import answer
     from .build import resolve_run
+    from .evaluate_unified import cached_precision
     from .lit_unified import load_unified
     from .pictures import prepare, read_pixels
 
@@ -36,6 +37,6 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
     model = load_unified(folder)
     images = prepare(pixels, model.tokenizer.image_size)[None].float() / 255
     with torch.inference_mode():
-        features = model.tokenizer.features(images).half().float()  # as cached for training
+        features = cached_precision(model.read(images))
         answers = answer(model, features, [questions])
     return list(zip(questions, answers[0], strict=True))

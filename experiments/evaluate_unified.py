@@ -71,6 +71,11 @@ def _generation(
     result.notes |= {"prompts": prompts[:kept], "sample_verdicts": list(verdicts[:kept])}
 
 
+def cached_precision(seen: torch.Tensor) -> torch.Tensor:
+    """What the LLM reads as training saw it: features went through a float16 cache, ids are exact."""
+    return seen.half().float() if seen.is_floating_point() else seen
+
+
 def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> tuple[list[int], list[str]]:
     """Distinct test captions in order of first use and the examples they come from.
 
@@ -103,7 +108,7 @@ def _understanding(
     for start in range(0, count, size):
         note(f"asking about test images {start}/{count}")
         batch = data.test.batch(range(start, min(start + size, count)))
-        features = model.tokenizer.features(batch.images.to(device)).half().float()  # as cached for training
+        features = cached_precision(model.read(batch.images.to(device)))
         if captions and batch.captions:
             nats += float(caption_nll(model, features, batch.captions).sum())
             captioned += batch.captions

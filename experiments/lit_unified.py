@@ -63,7 +63,12 @@ def load_unified(folder: Path) -> UnifiedModel:
     text = _load_text(folder / "text.json")
     tokenizer = instantiate(node["tokenizer"])
     model = UnifiedModel(
-        tokenizer=tokenizer, llm=instantiate(node["llm"]), text=text, head=instantiate(node["head"]), seed=0
+        tokenizer=tokenizer,
+        llm=instantiate(node["llm"]),
+        text=text,
+        head=instantiate(node["head"]),
+        reader=instantiate(node["reader"]),
+        seed=0,
     )
     whole = UnifiedRun(model, tokenizer)
     build.load_weights(whole, folder)
@@ -105,6 +110,7 @@ class UnifiedPhase(Phase):
             llm=llm,
             text=self.text,
             head=instantiate(cfg.head),
+            reader=instantiate(cfg.reader),
             seed=step_seed(cfg.seed, -1, "llm"),
         )
         self._llm_init = self.model.llm_digest()
@@ -136,8 +142,9 @@ class UnifiedPhase(Phase):
         self.tokenizer.to(self.device)
         self._frozen = build.freeze(self.tokenizer)
         cache, node = self.folder.parent / "cache", build.expand_trained(self.cfg.tokenizer)
-        self.train_tokens = open_tokens(self.tokenizer, node, self.data.train, cache, ("ids", "features"), note)
-        self.val_tokens = open_tokens(self.tokenizer, node, self.data.val, cache, ("ids", "features"), note)
+        parts = ("ids",) if self.model.adapter.reads == "ids" else ("ids", "features")
+        self.train_tokens = open_tokens(self.tokenizer, node, self.data.train, cache, parts, note)
+        self.val_tokens = open_tokens(self.tokenizer, node, self.data.val, cache, parts, note)
 
     def load(self, indices: Tensor, step: int) -> PackedBatch:
         return self._pack(self.data.train, self.train_tokens, indices, self.cfg.seed, step)
@@ -149,7 +156,7 @@ class UnifiedPhase(Phase):
             captions=captions,
             questions=questions,
             ids=tokens.ids(indices),
-            features=tokens.features(indices),
+            features=tokens.ids(indices) if self.model.adapter.reads == "ids" else tokens.features(indices),
             seed=seed,
             step=step,
         )
@@ -177,7 +184,7 @@ class UnifiedPhase(Phase):
         self.model.eval().requires_grad_(False)
 
     def save(self) -> str:
-        node = {"tokenizer": self.cfg.tokenizer, "llm": self.cfg.llm, "head": self.cfg.head}
+        node = {"tokenizer": self.cfg.tokenizer, "llm": self.cfg.llm, "head": self.cfg.head, "reader": self.cfg.reader}
         return build.save_weights(UnifiedRun(self.model, self.tokenizer), node, self.folder)
 
     def describe(self) -> dict[str, Any]:

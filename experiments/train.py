@@ -54,7 +54,7 @@ def plan(cfg: DictConfig) -> Plan:
 
     splits = data_identity(cfg)
     accelerator = resolve_accelerator(cfg.trainer.accelerator)
-    sections = ["tokenizer"] + (["llm", "head"] if cfg.phase == "unified" else [])
+    sections = ["tokenizer"] + (["llm", "head", "reader"] if cfg.phase == "unified" else [])
     recipe = {key: value for key, value in runs.plain(cfg.recipe[cfg.phase]).items() if key != "validate_every"}
     identity: dict[str, Any] = {name: identify_trained(cfg[name]) for name in sections} | {
         "phase": cfg.phase,

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tessella.experiments.compose import compose_config
 from tessella.experiments.train import plan
 
 LONG = [
-    f"recipe.{phase}.steps=40" for phase in ("tokenizer", "siglip", "unified")
+    f"recipe.{phase}.steps=30" for phase in ("tokenizer", "siglip", "unified")
 ]  # long enough to be met in the middle
 PHASES = {
     "tokenizer": ["phase=tokenizer"],
@@ -29,14 +30,6 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen:
-    """The command in a process of its own that saves after every step."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tessella.experiments.cli", *arguments, "trainer.checkpoint_seconds=0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
-    )  # fmt: skip
-
-
 def wait_until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 120
     while not happened():
@@ -45,14 +38,31 @@ def wait_until(happened: Callable[[], object], process: subprocess.Popen | None 
         time.sleep(0.01)
 
 
-def interrupt(number: signal.Signals, folder: Path, *arguments: str) -> tuple[int, str]:
-    """Start the command, send the signal in the middle of training; its exit code and standard error."""
+def kill_in_the_middle(folder: Path, *arguments: str) -> None:
+    """Start the command in a process of its own and kill -9 it after its next checkpoint."""
     before = saved(folder)
-    process = start(*arguments)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tessella.experiments.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_until(lambda: saved(folder) > before, process)
-    process.send_signal(number)
-    error = process.communicate()[1]
-    return process.returncode, error
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+@contextmanager
+def terminated_once(happened: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM to this process as soon as something has happened."""
+
+    def terminate() -> None:
+        wait_until(happened)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    yield
+    killer.join()
 
 
 def saved(folder: Path) -> int:
@@ -71,19 +81,17 @@ def results(folder: Path, contents) -> dict:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_killed_run_ends_like_an_uninterrupted_one(phase, workshop, tessella, tiny, contents):
-    command = ["train", *tiny, *LONG, *PHASES[phase]]
+    command = ["train", *tiny, *LONG, *PHASES[phase], "trainer.checkpoint_seconds=0"]
     whole, broken = workshop / "whole", workshop / "broken"
     assert tessella(*command, f"out={whole}").code == 0
     if phase == "tokenizer":  # first stopped politely, then killed
-        code, error = interrupt(signal.SIGTERM, broken, *command, f"out={broken}")
-        assert code == 143
-        lines = [line for line in error.splitlines() if line.startswith("tessella")]
-        assert len(lines) == 1
-        assert "stopped at step" in lines[0]
-        assert "of 40, checkpoint written; the same command continues" in lines[0]
-        assert "Traceback" not in error
-    code, _ = interrupt(signal.SIGKILL, broken, *command, f"out={broken}")
-    assert code == -signal.SIGKILL
+        with terminated_once(lambda: saved(broken)):
+            stopped = tessella(*command, f"out={broken}")
+        assert stopped.code == 143
+        assert len([line for line in stopped.notes if line.startswith("tessella")]) == 1
+        assert stopped.notes[-1].startswith("tessella train: stopped at step ")
+        assert stopped.notes[-1].endswith(" of 30, checkpoint written; the same command continues.")
+    kill_in_the_middle(broken, *command, f"out={broken}")
     assert read(broken / "run.json")["status"] == "running"
     again = tessella(*command, f"out={broken}")
     assert again.code == 0, again.err
@@ -196,16 +204,9 @@ def test_other_input_weights_make_another_run(workshop, tiny):
 def test_a_stopped_study_stops_its_stages_with_a_checkpoint(tessella, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stages = tmp_path / "runs/mine/stages"
-
-    def terminate() -> None:
-        wait_until(lambda: any(saved(stage) for stage in stages.glob("tokenizer-*")))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    killer = threading.Thread(target=terminate)
-    killer.start()
     long = ["recipe.tokenizer.steps=4000", "trainer.checkpoint_seconds=0.2"]
-    outcome = tessella("ablate", "study=mine", "design=[single_vq]", *tiny, *long)
-    killer.join()
+    with terminated_once(lambda: any(saved(stage) for stage in stages.glob("tokenizer-*"))):
+        outcome = tessella("ablate", "study=mine", "design=[single_vq]", *tiny, *long)
     assert outcome.code == 143
     assert "Traceback" not in outcome.err
     assert outcome.notes[-1].startswith(
@@ -217,17 +218,20 @@ def test_a_stopped_study_stops_its_stages_with_a_checkpoint(tessella, tiny, tmp_
     assert not (stage / ".owner").exists()
 
 
-def test_a_stage_whose_study_was_killed_stops_with_a_checkpoint(tiny, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = (
-        "import os, subprocess, sys; log = open('log.txt', 'w');"
-        "subprocess.Popen(sys.argv[1:], stderr=log, env={**os.environ, 'TESSELLA_PARENT': str(os.getpid())}).wait()"
+def test_a_stage_is_told_to_stop_when_its_study_was_killed(tmp_path):
+    stage = (
+        "import pathlib, sys, time; from tessella.experiments import runs; place = pathlib.Path(sys.argv[1]);"
+        "stop = runs.StopRequest().__enter__(); runs.end_with_parent(); (place / 'began').touch();"
+        "[time.sleep(0.05) for _ in range(2400) if stop.received is None];"
+        "(place / 'ended').write_text(str(stop.received))"
     )
-    train = [sys.executable, "-m", "tessella.experiments.cli", "train", *tiny, "recipe.tokenizer.steps=4000", "out=run"]
-    study = subprocess.Popen([sys.executable, "-c", code, *train, "trainer.checkpoint_seconds=0.2"])
-    wait_until(lambda: saved(tmp_path / "run"), study)
-    study.kill()
-    study.wait()
-    wait_until(lambda: "stopped at step" in (tmp_path / "log.txt").read_text())
-    assert not (tmp_path / "run/.owner").exists()
-    assert saved(tmp_path / "run")
+    study = (
+        "import os, subprocess, sys;"
+        "subprocess.Popen(sys.argv[1:], env={**os.environ, 'TESSELLA_PARENT': str(os.getpid())}).wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", study, sys.executable, "-c", stage, tmp_path])
+    wait_until((tmp_path / "began").exists, process)
+    process.kill()
+    process.wait()
+    wait_until(lambda: (tmp_path / "ended").exists() and (tmp_path / "ended").read_text())
+    assert int((tmp_path / "ended").read_text()) == signal.SIGTERM

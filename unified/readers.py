@@ -29,6 +29,9 @@ class ImageReader(nn.Module):
 class FeatureReader(ImageReader):
     """Linear, GELU, Linear (the aligner of Janus, arXiv 2410.13848), plus a learned vector for every place.
 
+    Features are brought to unit mean square first: unit-norm codes of a VQ and layer-normed patches of a SigLIP differ
+    several times in scale, and the smaller ones would be learned later for no merit of the other.
+
     The place table starts at standard deviation 0.2, not the usual 0.02: features of one image may know nothing about
     their place, and with a small table the LLM finds it late.
 
@@ -48,6 +51,7 @@ class FeatureReader(ImageReader):
         nn.init.normal_(self.place_embedding.weight, std=0.2)
 
     def forward(self, seen: Tensor) -> Tensor:
+        seen = F.rms_norm(seen, seen.shape[-1:])
         return self.second(F.gelu(self.first(seen))) + self.place_embedding.weight
 
 
