@@ -1,27 +1,31 @@
 """Wrong inputs: each gives one clear line and exit code 2, and leaves everything that was there as it was."""
 
-import io
-import json
-import os
-import re
-import resource
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from .image_files import fill_folder, fill_parquet, fill_tar, png
-
-FOLDER = ["data=folder", "data.train=photos"]  # without the sizes of scenes
+from .damage import (
+    FOLDER,
+    PAIR,
+    TRAIN,
+    TRUNCATED,
+    UNIFIED,
+    broken_tar,
+    busy,
+    check,
+    checkpoint,
+    damage,
+    expand,
+    no_runs_possible,
+    parquet,
+    photos,
+    record,
+    stale_cache,
+    weights_of_another_shape,
+)
+from .image_files import png
 
 
 @dataclass(frozen=True)
@@ -42,102 +46,6 @@ class Wrong:
     begins: bool = False
 
 
-# What is wrong, put into the working folder ---------------------------------------------------------------------------
-
-
-def damage(path: str, content: bytes = b"{ not what it was") -> Callable[[Path], None]:
-    def prepare(folder: Path) -> None:
-        (folder / path).unlink(missing_ok=True)  # files are links to the session's runs
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-
-    return prepare
-
-
-def photos(count: int = 40, **files: bytes) -> Callable[[Path], None]:
-    """A folder of good pictures, and others by name (`a_jpg` is a.jpg)."""
-
-    def prepare(folder: Path) -> None:
-        fill_folder(folder / "photos", count)
-        (folder / "photos" / "captions.jsonl").unlink()
-        for name, content in files.items():
-            (folder / "photos" / name.replace("_", ".")).write_bytes(content)
-
-    return prepare
-
-
-def jpeg(size: int = 64) -> bytes:
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-TRUNCATED = jpeg()[: len(jpeg()) // 2]
-
-
-def parquet(folder: Path) -> None:
-    fill_parquet(folder / "photos.parquet", range(20))
-
-
-def broken_tar(folder: Path) -> None:
-    fill_tar(folder / "photos.tar", {f"{i}.png": png(i) for i in range(20)})
-    content = bytearray((folder / "photos.tar").read_bytes())
-    content[2048:2600] = b"?" * 552
-    (folder / "photos.tar").write_bytes(content)
-
-
-def record(run: str, **fields: object) -> Callable[[Path], None]:
-    def prepare(folder: Path) -> None:
-        path = folder / run / "run.json"
-        damage(f"{run}/run.json", json.dumps(json.loads(path.read_text()) | fields).encode())(folder)
-
-    return prepare
-
-
-def weights_of_another_shape(folder: Path) -> None:
-    path = folder / "runs/vq/weights.safetensors"
-    state = load_file(path)
-    path.unlink()
-    save_file({name: value[:7].clone() if "codebook" in name else value for name, value in state.items()}, path)
-
-
-def checkpoint(content: bytes) -> Callable[[Path], None]:
-    def prepare(folder: Path) -> None:
-        record("runs/vq", status="running")(folder)
-        damage("runs/vq/checkpoints/last.ckpt", content)(folder)
-
-    return prepare
-
-
-def busy(run: str) -> Callable[[Path], None]:
-    """The folder belongs to a process that lives: this one's parent."""
-
-    def prepare(folder: Path) -> None:
-        from tessella.experiments import runs
-
-        (folder / run).mkdir(parents=True, exist_ok=True)
-        (folder / run / ".owner").write_text(f"{os.getppid()} {runs.process_start(os.getppid())}")
-
-    return prepare
-
-
-def stale_cache(folder: Path) -> None:
-    for path in folder.glob("runs/cache/tokens-*/cache.json"):
-        text = re.sub(r'"weights": "[0-9a-f]+', '"weights": "of another tokenizer', path.read_text())
-        path.unlink()
-        path.write_text(text)
-
-
-def no_runs_possible(folder: Path) -> None:
-    """A file where the folder of runs belongs: nobody, root included, can write below it."""
-    shutil.move(folder / "runs", folder / "earlier")
-    (folder / "runs").write_text("a file")
-
-
-TRAIN = ["train", "TINY"]
-UNIFIED = [*TRAIN, "phase=unified", "tokenizer=runs/vq"]
-PAIR = ["tokenizer=trained_pair", "tokenizer.generation.folder=runs/vq", "tokenizer.understanding.folder=runs/siglip"]
 WRONG = {
     # the command line
     "misspelt command": Wrong(["trian"], ("'trian'", "Nearest: train")),
@@ -333,27 +241,6 @@ WRONG = {
 }
 
 
-def expand(command: list[str], tiny: tuple[str, ...]) -> list[str]:
-    known = {
-        "TINY": tiny,
-        "SMALL": [override for override in tiny if not override.startswith("data.")],
-        "EVALUATION": [override for override in tiny if override.startswith("evaluation.")],
-    }
-    return [argument for word in command for argument in known.get(word, (word,))]
-
-
-def check(outcome, says: tuple[str, ...], *, begins: bool) -> None:
-    """One clear line, the last one; nothing else unless work had begun; exit code 2."""
-    assert outcome.code == 2, outcome
-    assert "Traceback" not in outcome.err
-    assert len([line for line in outcome.notes if line.startswith("tessella")]) == 1, outcome.err
-    assert outcome.notes[-1].startswith("tessella"), outcome.err
-    assert begins or len(outcome.notes) == 1, outcome.err
-    assert outcome.out == ""
-    for fragment in says:
-        assert fragment in outcome.notes[-1]
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_one_clear_line_and_changes_nothing(name, workshop, tessella, tiny, contents, monkeypatch):
     monkeypatch.setattr("tessella.experiments.runs.LOCK_SECONDS", 0.1)
@@ -367,94 +254,3 @@ def test_wrong_input_is_one_clear_line_and_changes_nothing(name, workshop, tesse
     after = contents(workshop)
     assert {path: after.get(path) for path in before} == before
     assert row.begins or after.keys() == before.keys()
-
-
-def test_gpu_asked_for_without_one(workshop, tessella, tiny):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    check(tessella("train", *tiny, "trainer.accelerator=gpu"), ("trainer.accelerator=gpu", "cpu"), begins=True)
-
-
-@pytest.mark.parametrize(("package", "data"), [("datasets", "hf"), ("pyarrow", "parquet")])
-def test_data_package_that_is_not_installed(package, data, workshop, tessella, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)  # importing it now fails
-    parquet(workshop)
-    where = {"hf": "data.dataset=photos", "parquet": "data.train=photos.parquet"}[data]
-    check(tessella("train", f"data={data}", where), (package, "pip install 'tessella[data]'"), begins=False)
-
-
-@contextmanager
-def full_disk(free: int) -> Iterator[None]:
-    """No file can grow beyond `free` bytes: what a full disk does to a writer, for root and for everybody else."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize(
-    ("command", "free", "says"),
-    [
-        ([*TRAIN, "out=runs/new"], 500_000, "runs/new/checkpoints/best.ckpt"),
-        ([*TRAIN, "recipe.tokenizer.validate_every=9", "out=runs/new"], 500_000, "runs/new/weights.safetensors"),
-        ([*UNIFIED, "out=runs/new"], 20_000, "runs/cache/tokens-"),
-        (["evaluate", "EVALUATION", "run=runs/vq"], 20_000, "runs/vq/pictures.safetensors"),
-        (["sample", "a red circle", "run=runs/unified"], 1_000, "samples/"),
-        (["reconstruct", "photo.png", "run=runs/vq"], 1_000, "reconstructions/photo.png"),
-    ],
-    ids=["checkpoint", "weights", "token cache", "evaluation", "samples", "reconstructions"],
-)
-def test_full_disk_is_one_clear_line_and_earlier_results_stay(command, free, says, workshop, tessella, tiny, contents):
-    damage("photo.png", png(0))(workshop)
-    before = contents(workshop)
-    arguments = expand(command, tiny)
-    with full_disk(free):
-        check(tessella(*arguments), (says, "large"), begins=True)
-    after = contents(workshop)
-    if command[0] == "evaluate":  # the record now says that its metrics have to be measured again
-        assert json.loads((workshop / "runs/vq/run.json").read_text())["evaluation_fingerprint"] is None
-        after["runs/vq/run.json"] = before["runs/vq/run.json"]
-    assert {path: after.get(path) for path in before} == before
-    assert not [path for path in after if path.endswith(".tmp")]
-    if command[0] == "train":
-        assert tessella(*arguments).code == 0  # with space again the same command goes on
-
-
-def test_failed_stage_of_a_study_names_its_log(workshop, tessella, tiny):
-    outcome = tessella("ablate", "study=mine", "design=[single_vq]", *tiny, "recipe.tokenizer.batch_size=65")
-    check(outcome, ("vq failed", "batch_size=65", "at most 64", "log.txt"), begins=True)
-
-
-@pytest.mark.parametrize("command", [["trian"], ["sample", "a red circle", "run=runs/none"]])
-def test_console_script_ends_with_one_line(command, tmp_path):
-    script = Path(sys.executable).with_name("tessella")
-    done = subprocess.run([script, *command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("tessella")
-    assert not list(tmp_path.iterdir())
-
-
-def picture(mode: str) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 70, 3), dtype=np.uint8)).convert(mode)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [("grey.jpg", "L"), ("grey.png", "L"), ("alpha.png", "RGBA"), ("alpha.png", "LA"), ("palette.gif", "P"),
-     ("print.jpg", "CMYK"), ("lines.png", "1"), ("deep.png", "I;16")],
-)  # fmt: skip
-def test_pictures_that_are_not_plain_rgb_work(name, mode, workshop, tessella):
-    (picture("L").convert("I;16") if mode == "I;16" else picture(mode)).save(workshop / name)
-    assert tessella("reconstruct", name, "run=runs/vq").code == 0
-    assert tessella("ask", name, "what colour is the shape?", "run=runs/unified").code == 0
-
-
-def test_data_of_grey_and_transparent_pictures_trains(workshop, tessella, tiny):
-    photos(0)(workshop)
-    for number in range(40):
-        picture(("L", "RGBA", "RGB")[number % 3]).save(workshop / "photos" / f"{number}.png")
-    assert tessella(*expand(["train", "SMALL", *FOLDER, "data.val_fraction=0.2"], tiny)).code == 0
