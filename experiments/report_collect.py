@@ -1,7 +1,7 @@
 """Reads a study folder, a folder of runs or one run folder into designs x seeds x stages, finished or not.
 
 Nothing is measured here and nothing is guessed: a stage that has not finished, or a file that is not there, is named in
-`Study.missing`. Run and study folders are described in docs/report.md.
+`Study.missing`. Run and study folders are described in docs/runs.md.
 """
 
 from collections.abc import Iterator
