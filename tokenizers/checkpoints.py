@@ -1,0 +1,163 @@
+"""Weights in the layout of an official release: strict import into one of our modules, and export back, bit for bit.
+
+Every system has a module official_<system>.py beside this one. It builds the module from the official configuration and
+gives its `Layout`, the table between official key names and ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+class Conversion(NamedTuple):
+    """A weight that both sides store in different shapes; the two functions are exact inverses."""
+
+    to_ours: Callable[[Tensor], Tensor]
+    to_official: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an official file names the weights of one of our modules.
+
+    Args:
+        prefixes: official prefix of a key -> ours; of several that fit, the longest is replaced. A prefix ends where a
+            name ends, at a dot or at the end of the key; "" stands for all keys and keeps them as they are.
+        unused: official keys, or prefixes that end in a dot, which no module of ours needs (statistics, layers behind
+            the one that is read). Import hands them back, export takes them again.
+        conversions: our key -> how to reshape its tensor.
+        own: keys of ours that official files do not have (counters of a quantizer); import leaves them as they are.
+    """
+
+    prefixes: Mapping[str, str]
+    unused: tuple[str, ...] = ()
+    conversions: Mapping[str, Conversion] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+
+    def is_unused(self, official_key: str) -> bool:
+        return any(
+            official_key.startswith(name) if name.endswith(".") else official_key == name for name in self.unused
+        )
+
+
+def import_weights(module: nn.Module, official: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Fill the parameters and buffers of `module` from official weights; returns the tensors the layout calls unused.
+
+    Raises:
+        ValueError: official keys that are missing, unexpected or of another shape; the module is left as it was.
+    """
+    names = official_names(module, layout)
+    ours = module.state_dict()
+    unused = {key: tensor for key, tensor in official.items() if key not in names and layout.is_unused(key)}
+    missing = [key for key in names if key not in official]
+    unexpected = [key for key in official if key not in names and key not in unused]
+    converted, misshapen = {}, []
+    for key, our_key in names.items():
+        if key not in official:
+            continue
+        conversion = layout.conversions.get(our_key)
+        wanted = tuple((conversion.to_official(ours[our_key]) if conversion else ours[our_key]).shape)
+        if tuple(official[key].shape) != wanted:
+            misshapen.append(f"{key} {tuple(official[key].shape)} (needed: {wanted})")
+        elif conversion:
+            converted[our_key] = conversion.to_ours(official[key])
+        else:
+            converted[our_key] = official[key]
+    problems = [
+        f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if keys
+    ]
+    if problems:
+        raise ValueError(f"the official weights do not fit this configuration; keys {'; '.join(problems)}.")
+    module.load_state_dict(ours | converted, strict=True)
+    return unused
+
+
+def export_weights(module: nn.Module, layout: Layout, unused: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The weights of `module` under their official names, with `unused` tensors of the import put back."""
+    ours = module.state_dict()
+    official = {}
+    for key, our_key in official_names(module, layout).items():
+        conversion = layout.conversions.get(our_key)
+        tensor = ours[our_key]
+        official[key] = (conversion.to_official(tensor) if conversion else tensor).detach().contiguous()
+    return official | dict(unused or {})
+
+
+def official_names(module: nn.Module, layout: Layout) -> dict[str, str]:
+    """Official key -> our key, for everything the module stores.
+
+    Raises:
+        ValueError: a key of ours that the layout gives no official name, or two keys with the same one.
+    """
+    to_official = {ours: official for official, ours in layout.prefixes.items()}
+    names: dict[str, str] = {}
+    for key in module.state_dict():
+        if key in layout.own:
+            continue
+        fitting = [prefix for prefix in to_official if fits(key, prefix)]
+        if not fitting:
+            raise ValueError(f"the layout gives no official name to {key}.")
+        prefix = max(fitting, key=len)
+        name = (to_official[prefix] + key[len(prefix) :]).removeprefix("." if not to_official[prefix] else "")
+        if name in names:
+            raise ValueError(f"the layout gives {key} and {names[name]} the same official name {name}.")
+        names[name] = key
+    return names
+
+
+def fits(key: str, prefix: str) -> bool:
+    return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")
+
+
+def read_official(path: Path) -> dict[str, Any]:
+    """What an official file holds: a state dict, or a dict around it (which `official_<system>.unwrap` opens).
+
+    `path` is a .safetensors file, a pickle of tensors (read with weights_only, so it cannot run code), or a folder with
+    exactly one of them; shards of one safetensors model in a folder count as one.
+
+    Raises:
+        ValueError: no such file, several that could be meant, or one that cannot be read.
+    """
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix == ".safetensors"] or [
+            file for file in sorted(path.iterdir()) if file.suffix in PICKLES
+        ]
+        shards = all("-of-" in file.name for file in files)
+        if not files or (len(files) > 1 and not shards):
+            found = ", ".join(file.name for file in files) or "none"
+            raise ValueError(
+                f"{path} must hold one file of weights (.safetensors {' '.join(PICKLES)}); found: {found}."
+            )
+        return {key: value for file in files for key, value in read_file(file).items()}
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give an official file of weights or a folder with one.")
+    return read_file(path)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no readable safetensors file: {error}.") from None
+    if path.suffix not in PICKLES:
+        raise ValueError(f"{path} is no file of weights; read are .safetensors and {' '.join(PICKLES)}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files and for pickles with more than tensors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read as a file of tensors alone (weights_only): {reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; needed is a dict of tensors.")
+    return content
