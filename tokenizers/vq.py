@@ -7,24 +7,24 @@ from .quantizers.vq import VectorQuantizer
 
 
 class ConvEncoder(nn.Module):
-    """What `VQTokenizer` needs of an encoder: (B, 3, H, W) in [-1, 1] -> (B, out_channels, H / stride, W / stride)."""
+    """What `GridTokenizer` needs of an encoder: (B, 3, H, W) in [-1, 1] -> (B, out_channels, H / stride, W / stride)."""
 
     stride: int
     out_channels: int
 
 
 class ConvDecoder(nn.Module):
-    """What `VQTokenizer` needs of a decoder: (B, in_channels, h, w) -> (B, 3, h * stride, w * stride) in [-1, 1]."""
+    """What `GridTokenizer` needs of a decoder: (B, in_channels, h, w) -> (B, 3, h * stride, w * stride) in [-1, 1]."""
 
     stride: int
     in_channels: int
 
 
-class VQTokenizer(ImageTokenizer):
+class GridTokenizer(ImageTokenizer):
     """One id per cell of a square grid, in raster order (VQGAN, Esser et al. 2021, arXiv:2012.09841).
 
-    A 1x1 convolution leads from the encoder to the quantizer and another from the codes to the decoder, as in VQGAN,
-    LlamaGen and Chameleon.
+    What the encoder gives is quantized as it is, and the decoder takes the codes. The parts work at any size, also
+    other than square: `encoder(x)`, `quantizer(z)`, `decoder(z)`; the tokenizer is for one.
     """
 
     def __init__(self, encoder: ConvEncoder, quantizer: VectorQuantizer, decoder: ConvDecoder, *, image_size: int):
@@ -47,9 +47,9 @@ class VQTokenizer(ImageTokenizer):
         self.num_latents = self.grid_size**2
         self.step_lengths = (1,) * self.num_latents
         self.encoder = encoder
-        self.to_codes = nn.Conv2d(encoder.out_channels, quantizer.dim, 1)
+        self.to_codes: nn.Module = nn.Identity()
         self.quantizer = quantizer
-        self.from_codes = nn.Conv2d(quantizer.dim, decoder.in_channels, 1)
+        self.from_codes: nn.Module = nn.Identity()
         self.decoder = decoder
 
     def encode(self, images: Tensor) -> Encoding:
@@ -76,3 +76,15 @@ class VQTokenizer(ImageTokenizer):
 
     def set_step(self, step: int, total_steps: int) -> None:
         self.quantizer.set_step(step, total_steps)
+
+
+class VQTokenizer(GridTokenizer):
+    """With a 1x1 convolution from the encoder to the quantizer and another from the codes to the decoder.
+
+    VQGAN, LlamaGen and Chameleon have them.
+    """
+
+    def __init__(self, encoder: ConvEncoder, quantizer: VectorQuantizer, decoder: ConvDecoder, *, image_size: int):
+        super().__init__(encoder, quantizer, decoder, image_size=image_size)
+        self.to_codes = nn.Conv2d(encoder.out_channels, quantizer.dim, 1)
+        self.from_codes = nn.Conv2d(quantizer.dim, decoder.in_channels, 1)
