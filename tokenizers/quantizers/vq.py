@@ -71,8 +71,7 @@ class VectorQuantizer(nn.Module):
         self.revive_below = revive_below
         self.seed = seed
         codebook = torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size)
-        if normalize:
-            codebook = F.normalize(codebook, dim=-1)
+        codebook = self.unit(codebook)
         self.register_buffer("counts", torch.ones(codebook_size))  # moving average of vectors per code and step
         if update == "ema":
             self.register_buffer("codebook", codebook)
@@ -92,28 +91,34 @@ class VectorQuantizer(nn.Module):
         `losses`: "commitment" pulls vectors to codes; "codebook" pulls codes to vectors (absent with EMA). Both are
         means over all elements, without weights. While vectors pass unquantized, ids are None and there are no losses.
         """
-        z = z.float()  # half-precision distances tie between neighboring codes
-        if self.normalize:
-            z = F.normalize(z, dim=-1)
+        z = self.unit(z.float())  # half-precision distances tie between neighboring codes
         vectors = z.detach().reshape(-1, self.dim)  # (N, C)
         if self.training:
-            if self._is_unquantized():
+            if self.is_unquantized():
                 return z, None, {}
-            self._maintain(vectors)
-        flat_ids = self.nearest_ids(vectors)
-        ids = flat_ids.view(z.shape[:-1])
+            if self.maintenance_is_due():
+                self.maintain(vectors)
+        z_q, ids, losses = self.quantize(z)
+        if self.training:
+            self.average(vectors, ids.reshape(-1))
+        return z_q, ids, losses
+
+    def unit(self, vectors: Tensor) -> Tensor:
+        """(..., C) -> (..., C): vectors or codes as they are compared, of unit length if normalized."""
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def quantize(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """`forward` for vectors that `unit` has been applied to; the codebook stays as it is."""
+        ids = self.nearest_ids(z.detach().reshape(-1, self.dim)).view(z.shape[:-1])
         z_q = self.lookup(ids)
         losses = {"commitment": F.mse_loss(z, z_q.detach())}
         if self.update == "gradient":
             losses["codebook"] = F.mse_loss(z_q, z.detach())
-        if self.training:
-            self._average(vectors, flat_ids)
         return z_q.detach() + (z - z.detach()), ids, losses  # adds exactly 0: the values are `lookup(ids)` to the bit
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Ids (...) -> codes (..., C), of unit length if normalized."""
-        codes = F.embedding(ids, self.codebook).float()
-        return F.normalize(codes, dim=-1) if self.normalize else codes
+        return self.unit(F.embedding(ids, self.codebook).float())
 
     def nearest_ids(self, vectors: Tensor) -> Tensor:
         """(N, C) -> (N,) ids of the nearest codes. The prepared codebook is kept while it stays the same."""
@@ -130,21 +135,30 @@ class VectorQuantizer(nn.Module):
             )
         return self._progress
 
-    def _is_unquantized(self) -> bool:
+    def is_unquantized(self) -> bool:
+        """Whether vectors still pass as they are at this training step."""
         progress = self._scheduled_step()
         return progress is not None and progress[0] < int(self.unquantized_until * progress[1])
 
-    @torch.no_grad()
-    def _maintain(self, vectors: Tensor) -> None:
-        """Fill the codebook when the unquantized start ends, and revive codes in little use now and then."""
+    def maintenance_is_due(self) -> bool:
+        """Whether `maintain` has something to do at this training step."""
         if self._progress is None:
-            return
+            return False
         step, total_steps = self._progress
         first = int(self.unquantized_until * total_steps)
-        if step == first and self.unquantized_until > 0:
+        if step <= first:
+            return step == first and self.unquantized_until > 0
+        return step < self.revive_until * total_steps and (step - first) % self.revive_every == 0
+
+    @torch.no_grad()
+    def maintain(self, vectors: Tensor) -> None:
+        """Fill the codebook when the unquantized start ends; later revive codes in little use. `vectors` is (N, C)."""
+        assert self._progress is not None, "maintenance is due at a known step alone"
+        step, total_steps = self._progress
+        if step == int(self.unquantized_until * total_steps):
             distinct = vectors.unique(dim=0)
             self._set_codes(torch.ones_like(self.counts, dtype=torch.bool), distinct, len(vectors) / self.codebook_size)
-        elif step < self.revive_until * total_steps and (step - first) % self.revive_every == 0 and step > first:
+        else:
             mean = self.counts.mean()
             self._set_codes(self.counts < self.revive_below * mean, vectors, mean)
 
@@ -162,8 +176,8 @@ class VectorQuantizer(nn.Module):
             self.sums.copy_(torch.where(chosen[:, None], codes * count, self.sums))
 
     @torch.no_grad()
-    def _average(self, vectors: Tensor, ids: Tensor) -> None:
-        """One step of the moving averages; with EMA the codebook follows."""
+    def average(self, vectors: Tensor, ids: Tensor) -> None:
+        """One step of the moving averages from vectors (N, C) and their ids (N,); with EMA the codebook follows."""
         batch_counts = torch.zeros_like(self.counts).index_add_(0, ids, torch.ones_like(vectors[:, 0]))
         self.counts.lerp_(batch_counts, 1 - self.decay)
         if self.update == "ema":
