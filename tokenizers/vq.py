@@ -7,14 +7,14 @@ from .quantizers.vq import VectorQuantizer
 
 
 class ConvEncoder(nn.Module):
-    """What `GridTokenizer` needs of an encoder: (B, 3, H, W) in [-1, 1] -> (B, out_channels, H / stride, W / stride)."""
+    """What a grid tokenizer needs of an encoder: (B, 3, H, W) in [-1, 1] -> (B, out_channels, H/stride, W/stride)."""
 
     stride: int
     out_channels: int
 
 
 class ConvDecoder(nn.Module):
-    """What `GridTokenizer` needs of a decoder: (B, in_channels, h, w) -> (B, 3, h * stride, w * stride) in [-1, 1]."""
+    """What a grid tokenizer needs of a decoder: (B, in_channels, h, w) -> (B, 3, h * stride, w * stride) in [-1, 1]."""
 
     stride: int
     in_channels: int
@@ -23,11 +23,20 @@ class ConvDecoder(nn.Module):
 class GridTokenizer(ImageTokenizer):
     """One id per cell of a square grid, in raster order (VQGAN, Esser et al. 2021, arXiv:2012.09841).
 
-    What the encoder gives is quantized as it is, and the decoder takes the codes. The parts work at any size, also
-    other than square: `encoder(x)`, `quantizer(z)`, `decoder(z)`; the tokenizer is for one.
+    `to_codes` leads from the encoder to the quantizer and `from_codes` from the codes to the decoder; without them what
+    the encoder gives is quantized as it is, and the decoder takes the codes (MaskGIT-VQGAN, Emu3).
     """
 
-    def __init__(self, encoder: ConvEncoder, quantizer: VectorQuantizer, decoder: ConvDecoder, *, image_size: int):
+    def __init__(
+        self,
+        encoder: ConvEncoder,
+        quantizer: VectorQuantizer,
+        decoder: ConvDecoder,
+        *,
+        image_size: int,
+        to_codes: nn.Module | None = None,
+        from_codes: nn.Module | None = None,
+    ):
         super().__init__()
         stride = encoder.stride
         if decoder.stride != stride:
@@ -40,6 +49,14 @@ class GridTokenizer(ImageTokenizer):
                 f"image_size={image_size} does not divide into {stride}x{stride} cells; use {low} or {low + stride} "
                 "(tokenizer.image_size)."
             )
+        for part, width, projection in (
+            ("encoder gives", encoder.out_channels, to_codes),
+            ("decoder takes", decoder.in_channels, from_codes),
+        ):
+            if projection is None and width != quantizer.dim:
+                raise ValueError(
+                    f"the {part} {width} channels and the codes have {quantizer.dim}; make them equal (quantizer.dim)."
+                )
         self.image_size = image_size
         self.vocab_size = quantizer.codebook_size
         self.latent_dim = quantizer.dim
@@ -47,9 +64,9 @@ class GridTokenizer(ImageTokenizer):
         self.num_latents = self.grid_size**2
         self.step_lengths = (1,) * self.num_latents
         self.encoder = encoder
-        self.to_codes: nn.Module = nn.Identity()
+        self.to_codes = nn.Identity() if to_codes is None else to_codes
         self.quantizer = quantizer
-        self.from_codes: nn.Module = nn.Identity()
+        self.from_codes = nn.Identity() if from_codes is None else from_codes
         self.decoder = decoder
 
     def encode(self, images: Tensor) -> Encoding:
@@ -85,6 +102,6 @@ class VQTokenizer(GridTokenizer):
     """
 
     def __init__(self, encoder: ConvEncoder, quantizer: VectorQuantizer, decoder: ConvDecoder, *, image_size: int):
-        super().__init__(encoder, quantizer, decoder, image_size=image_size)
-        self.to_codes = nn.Conv2d(encoder.out_channels, quantizer.dim, 1)
-        self.from_codes = nn.Conv2d(quantizer.dim, decoder.in_channels, 1)
+        to_codes = nn.Conv2d(encoder.out_channels, quantizer.dim, 1)
+        from_codes = nn.Conv2d(quantizer.dim, decoder.in_channels, 1)
+        super().__init__(encoder, quantizer, decoder, image_size=image_size, to_codes=to_codes, from_codes=from_codes)
