@@ -96,7 +96,7 @@ class VectorQuantizer(nn.Module):
         if self.training:
             if self.is_unquantized():
                 return z, None, {}
-            if self.maintenance_is_due():
+            if self.maintenance():
                 self.maintain(vectors)
         z_q, ids, losses = self.quantize(z)
         if self.training:
@@ -140,22 +140,21 @@ class VectorQuantizer(nn.Module):
         progress = self._scheduled_step()
         return progress is not None and progress[0] < int(self.unquantized_until * progress[1])
 
-    def maintenance_is_due(self) -> bool:
-        """Whether `maintain` has something to do at this training step."""
+    def maintenance(self) -> Literal["fill", "revive"] | None:
+        """What `maintain` does at this training step: fill the codebook as the unquantized start ends, revive codes."""
         if self._progress is None:
-            return False
+            return None
         step, total_steps = self._progress
         first = int(self.unquantized_until * total_steps)
         if step <= first:
-            return step == first and self.unquantized_until > 0
-        return step < self.revive_until * total_steps and (step - first) % self.revive_every == 0
+            return "fill" if step == first and self.unquantized_until > 0 else None
+        is_time = step < self.revive_until * total_steps and (step - first) % self.revive_every == 0
+        return "revive" if is_time else None
 
     @torch.no_grad()
     def maintain(self, vectors: Tensor) -> None:
-        """Fill the codebook when the unquantized start ends; later revive codes in little use. `vectors` is (N, C)."""
-        assert self._progress is not None, "maintenance is due at a known step alone"
-        step, total_steps = self._progress
-        if step == int(self.unquantized_until * total_steps):
+        """Set all codes, or those in little use, to vectors of the batch (N, C)."""
+        if self.maintenance() == "fill":
             distinct = vectors.unique(dim=0)
             self._set_codes(torch.ones_like(self.counts, dtype=torch.bool), distinct, len(vectors) / self.codebook_size)
         else:
