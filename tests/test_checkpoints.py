@@ -52,6 +52,20 @@ def test_import_then_export_gives_back_every_tensor():
     assert all(torch.equal(exported[key], weights[key]) for key in weights)
 
 
+def test_one_official_tensor_may_hold_several_of_ours():
+    net = nn.ModuleDict({name: nn.Linear(3, 4) for name in ("q", "k", "v")})
+    layout = Layout({}, stacked={f"qkv.{kind}": tuple(f"{name}.{kind}" for name in net) for kind in ("weight", "bias")})
+    weights = {"qkv.weight": torch.randn(12, 3), "qkv.bias": torch.randn(12)}
+    assert import_weights(net, weights, layout) == {}
+    assert torch.equal(net["k"].weight, weights["qkv.weight"][4:8])
+    assert torch.equal(net["v"].bias, weights["qkv.bias"][8:])
+    exported = export_weights(net, layout)
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[key], weights[key]) for key in weights)
+    with pytest.raises(ValueError, match=r"qkv\.bias \(9,\) \(needed: \(12,\)\)"):
+        import_weights(net, weights | {"qkv.bias": torch.zeros(9)}, layout)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -32,12 +32,15 @@ class Layout:
         unused: official keys, or prefixes that end in a dot, which no module of ours needs (statistics, layers behind
             the one that is read). Import hands them back, export takes them again.
         conversions: our key -> how to reshape its tensor.
+        stacked: official key -> the keys of ours whose tensors it holds one after the other along the first axis (the
+            queries, keys and values of an attention in one matrix). Each has the same share of it.
         own: keys of ours that official files do not have (counters of a quantizer); import leaves them as they are.
     """
 
     prefixes: Mapping[str, str]
     unused: tuple[str, ...] = ()
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own: tuple[str, ...] = ()
 
     def is_unused(self, official_key: str) -> bool:
@@ -58,17 +61,16 @@ def import_weights(module: nn.Module, official: Mapping[str, Tensor], layout: La
     missing = [key for key in names if key not in official]
     unexpected = [key for key in official if key not in names and key not in unused]
     converted, misshapen = {}, []
-    for key, our_key in names.items():
+    for key, our_keys in names.items():
         if key not in official:
             continue
-        conversion = layout.conversions.get(our_key)
-        wanted = tuple((conversion.to_official(ours[our_key]) if conversion else ours[our_key]).shape)
+        wanted = tuple(_to_official(ours, our_keys, layout).shape)
         if tuple(official[key].shape) != wanted:
             misshapen.append(f"{key} {tuple(official[key].shape)} (needed: {wanted})")
-        elif conversion:
-            converted[our_key] = conversion.to_ours(official[key])
+        elif our_keys[0] in layout.conversions:
+            converted[our_keys[0]] = layout.conversions[our_keys[0]].to_ours(official[key])
         else:
-            converted[our_key] = official[key]
+            converted.update(zip(our_keys, official[key].chunk(len(our_keys)), strict=True))
     problems = [
         f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
@@ -83,24 +85,33 @@ def import_weights(module: nn.Module, official: Mapping[str, Tensor], layout: La
 def export_weights(module: nn.Module, layout: Layout, unused: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The weights of `module` under their official names, with `unused` tensors of the import put back."""
     ours = module.state_dict()
-    official = {}
-    for key, our_key in official_names(module, layout).items():
-        conversion = layout.conversions.get(our_key)
-        tensor = ours[our_key]
-        official[key] = (conversion.to_official(tensor) if conversion else tensor).detach().contiguous()
+    official = {
+        key: _to_official(ours, our_keys, layout).detach().contiguous()
+        for key, our_keys in official_names(module, layout).items()
+    }
     return official | dict(unused or {})
 
 
-def official_names(module: nn.Module, layout: Layout) -> dict[str, str]:
-    """Official key -> our key, for everything the module stores.
+def _to_official(ours: Mapping[str, Tensor], our_keys: tuple[str, ...], layout: Layout) -> Tensor:
+    """The tensor of one official key."""
+    first, *others = our_keys
+    if others:
+        return torch.cat([ours[key] for key in our_keys])
+    conversion = layout.conversions.get(first)
+    return conversion.to_official(ours[first]) if conversion else ours[first]
+
+
+def official_names(module: nn.Module, layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Official key -> our key (several, where it stacks them), for everything the module stores.
 
     Raises:
         ValueError: a key of ours that the layout gives no official name, or two keys with the same one.
     """
     to_official = {ours: official for official, ours in layout.prefixes.items()}
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, ...]] = dict(layout.stacked)
+    named = {key for keys in layout.stacked.values() for key in keys} | set(layout.own)
     for key in module.state_dict():
-        if key in layout.own:
+        if key in named:
             continue
         fitting = [prefix for prefix in to_official if fits(key, prefix)]
         if not fitting:
@@ -108,8 +119,8 @@ def official_names(module: nn.Module, layout: Layout) -> dict[str, str]:
         prefix = max(fitting, key=len)
         name = (to_official[prefix] + key[len(prefix) :]).removeprefix("." if not to_official[prefix] else "")
         if name in names:
-            raise ValueError(f"the layout gives {key} and {names[name]} the same official name {name}.")
-        names[name] = key
+            raise ValueError(f"the layout gives {key} and {', '.join(names[name])} the same official name {name}.")
+        names[name] = (key,)
     return names
 
 
