@@ -86,10 +86,13 @@ class OneDTokenizer(ImageTokenizer):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, k, C) -> (B, 3, H, W) for any k from `min_tokens` to all; tail drop shortens them in training mode."""
+        images = self.decoded(latents)
+        return images if self.training else images.clamp(0, 1)
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """(B, k, C) -> what the decoder makes of them, float32; in training mode after tail drop."""
         self._check_latents(latents)
-        if not self.training:
-            return self.decoder(latents).float().clamp(0, 1)
-        if self.tail_drop is None:
+        if not self.training or self.tail_drop is None:
             return self.decoder(latents).float()
         drawn = self.tail_drop.draw(
             len(latents), self.num_latents, shortest=self.shortest, progress=self._progress
