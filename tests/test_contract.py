@@ -50,8 +50,8 @@ def check_contract(tokenizer: ImageTokenizer | VisionEncoder, device: str) -> No
     assert tokenizer.dequantize(ids).shape == encoding.latents.shape
     shortest = tokenizer.dequantize(ids[:, : tokenizer.min_tokens])
     assert tokenizer.decode(shortest).shape == images.shape
-    last = tokenizer.step_lengths[-1]
-    assert tokenizer.step_inputs(ids).shape == (2, tokenizer.num_tokens - last, tokenizer.latent_dim)
+    predicted = tokenizer.num_tokens - tokenizer.step_lengths[0]  # the ids of all steps but the first need inputs
+    assert tokenizer.step_inputs(ids).shape == (2, predicted, tokenizer.latent_dim)
     if device != "meta":
         assert torch.equal(tokenizer.dequantize(ids), encoding.latents)
         assert 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size
