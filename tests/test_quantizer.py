@@ -131,6 +131,24 @@ def test_gradients_are_those_of_the_definition(normalize):
 
 
 @pytest.mark.parametrize("normalize", [True, False])
+def test_entropy_loss_is_the_definition(normalize):
+    module = quantizer(normalize=normalize, entropy_temperature=0.3)
+    z = torch.randn(2, 5, 4, requires_grad=True)
+    loss = module(z)[2]["entropy"]
+    loss.backward()
+    assert z.grad is not None and module.codebook.grad is not None
+    assert z.grad.abs().sum() > 0 and module.codebook.grad.abs().sum() > 0
+
+    codes, vectors = module.codebook.detach().double(), z.detach().double().view(10, 4)
+    if normalize:
+        codes, vectors = F.normalize(codes, dim=-1), F.normalize(vectors, dim=-1)
+    p = torch.stack([(-(codes - vector).square().sum(-1) / 0.3).softmax(0) for vector in vectors])
+    mean = p.mean(0)
+    expected = -(p * p.log()).sum(1).mean() + (mean * mean.log()).sum()
+    torch.testing.assert_close(loss.detach().double(), expected, atol=3e-4, rtol=0)  # 1e-5 guards the logarithm
+
+
+@pytest.mark.parametrize("normalize", [True, False])
 def test_moving_averages_follow_the_definition(normalize):
     module = quantizer(normalize=normalize, update="ema", decay=0.8).train()
     counts, sums = module.counts.clone(), module.sums.clone()
@@ -302,6 +320,7 @@ def test_half_precision_vectors_are_compared_in_float32():
         ({"revive_until": -0.1}, "revive_until=-0.1"),
         ({"codebook_size": 0}, "codebook_size=0"),
         ({"decay": 1.0}, "decay=1.0"),
+        ({"entropy_temperature": 0.0}, "entropy_temperature=0.0"),
     ],
 )
 def test_impossible_values_are_named(options, message):

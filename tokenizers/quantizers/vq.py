@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .search import SearchTable, nearest, search_table
+from .entropy import entropy_loss
+from .search import SearchTable, full_precision, nearest, search_table
 
 
 class VectorQuantizer(nn.Module):
@@ -25,6 +26,8 @@ class VectorQuantizer(nn.Module):
         decay: of the moving averages, per step; usage is averaged with `update="gradient"` too, to see unused codes.
         unquantized_until, revive_until: fractions of the run in [0, 1); 0 turns the measure off.
         revive_below: a code is in little use below this fraction of the mean use.
+        entropy_temperature: gives the loss "entropy" (entropy.py) at this temperature of squared distances, which costs
+            memory for K numbers per vector. LlamaGen's implementation has 0.01; published models train without (None).
     """
 
     codebook: Tensor
@@ -43,6 +46,7 @@ class VectorQuantizer(nn.Module):
         revive_until: float = 0.0,
         revive_every: int = 10,
         revive_below: float = 0.03,
+        entropy_temperature: float | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -60,6 +64,11 @@ class VectorQuantizer(nn.Module):
                 f"codebook_size={codebook_size}, dim={dim}, revive_every={revive_every} must be at least 1 and "
                 f"decay={decay} in [0, 1) (quantizer)."
             )
+        if entropy_temperature is not None and not entropy_temperature > 0:
+            raise ValueError(
+                f"entropy_temperature={entropy_temperature} must be above 0, such as 0.01; null goes without this loss "
+                "(quantizer.entropy_temperature)."
+            )
         self.codebook_size = codebook_size
         self.dim = dim
         self.normalize = normalize
@@ -69,6 +78,7 @@ class VectorQuantizer(nn.Module):
         self.revive_until = revive_until
         self.revive_every = revive_every
         self.revive_below = revive_below
+        self.entropy_temperature = entropy_temperature
         self.seed = seed
         codebook = torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size)
         codebook = self.unit(codebook)
@@ -89,7 +99,9 @@ class VectorQuantizer(nn.Module):
         """(..., C) -> (z_q (..., C), ids (...) int64, losses). Gradients pass straight through the choice.
 
         `losses`: "commitment" pulls vectors to codes; "codebook" pulls codes to vectors (absent with EMA). Both are
-        means over all elements, without weights. While vectors pass unquantized, ids are None and there are no losses.
+        means over all elements, without weights: the original VQGAN's weighting (1 and 0.25) and the paper's (0.25 and
+        1) are a matter of the loss object. "entropy" is there if asked for. While vectors pass unquantized, ids are
+        None and there are no losses.
         """
         z = self.unit(z.float())  # half-precision distances tie between neighboring codes
         vectors = z.detach().reshape(-1, self.dim)  # (N, C)
@@ -114,11 +126,22 @@ class VectorQuantizer(nn.Module):
         losses = {"commitment": F.mse_loss(z, z_q.detach())}
         if self.update == "gradient":
             losses["codebook"] = F.mse_loss(z_q, z.detach())
+        if self.entropy_temperature is not None:
+            losses["entropy"] = entropy_loss(self.squared_distances(z), self.entropy_temperature)
         return z_q.detach() + (z - z.detach()), ids, losses  # adds exactly 0: the values are `lookup(ids)` to the bit
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Ids (...) -> codes (..., C), of unit length if normalized."""
         return self.unit(F.embedding(ids, self.codebook).float())
+
+    def squared_distances(self, z: Tensor) -> Tensor:
+        """(..., C) vectors that `unit` has been applied to -> (..., K) distances to all codes, with gradients to both.
+
+        For losses and soft assignments; the nearest code is `nearest_ids`, which needs no memory for all of them.
+        """
+        with full_precision(z.device.type):
+            z, codes = z.float(), self.unit(self.codebook.float())
+            return z.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * z @ codes.T
 
     def nearest_ids(self, vectors: Tensor) -> Tensor:
         """(N, C) -> (N,) ids of the nearest codes. The prepared codebook is kept while it stays the same."""
