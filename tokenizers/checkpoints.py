@@ -70,7 +70,9 @@ def import_weights(module: nn.Module, official: Mapping[str, Tensor], layout: La
         elif our_keys[0] in layout.conversions:
             converted[our_keys[0]] = layout.conversions[our_keys[0]].to_ours(official[key])
         else:
-            converted.update(zip(our_keys, official[key].chunk(len(our_keys)), strict=True))
+            # a counter has no dimension to divide
+            parts = official[key].chunk(len(our_keys)) if len(our_keys) > 1 else (official[key],)
+            converted.update(zip(our_keys, parts, strict=True))
     problems = [
         f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
