@@ -136,8 +136,10 @@ def test_entropy_loss_is_the_definition(normalize):
     z = torch.randn(2, 5, 4, requires_grad=True)
     loss = module(z)[2]["entropy"]
     loss.backward()
-    assert z.grad is not None and module.codebook.grad is not None
-    assert z.grad.abs().sum() > 0 and module.codebook.grad.abs().sum() > 0
+    assert z.grad is not None
+    assert module.codebook.grad is not None
+    assert z.grad.abs().sum() > 0
+    assert module.codebook.grad.abs().sum() > 0
 
     codes, vectors = module.codebook.detach().double(), z.detach().double().view(10, 4)
     if normalize:
