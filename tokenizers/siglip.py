@@ -1,7 +1,9 @@
 """SigLIP's vision tower (Zhai et al. 2023, arXiv:2303.15343) as Janus reads it; the model class is transformers'."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .base import VisionEncoder, check_images
@@ -18,10 +20,14 @@ class SigLIP(VisionEncoder):
             "gelu_pytorch_tanh".
         pretrained: name on the Hugging Face hub or local folder of a SigLIP checkpoint (whole model or vision tower);
             null: random weights. Its sizes and activation must be the ones given here.
+        pixel_mean, pixel_std: of the three colors in [0, 1]; one half, as SigLIP was trained, brings them to [-1, 1].
 
     Raises:
         ValueError: sizes that do not fit each other or the checkpoint; a checkpoint that cannot be read.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -34,6 +40,8 @@ class SigLIP(VisionEncoder):
         mlp_size: int,
         activation: str = "gelu",
         pretrained: str | None = None,
+        pixel_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        pixel_std: Sequence[float] = (0.5, 0.5, 0.5),
     ):
         super().__init__()
         from transformers import SiglipVisionConfig, SiglipVisionModel
@@ -56,11 +64,17 @@ class SigLIP(VisionEncoder):
         self.image_size = image_size
         self.feature_dim = hidden_size
         self.num_features = (image_size // patch_size) ** 2
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(tuple(values)).reshape(3, 1, 1), persistent=False)
         self.tower = SiglipVisionModel(config) if pretrained is None else load_tower(pretrained, config)
 
     def features(self, images: Tensor) -> Tensor:
         check_images(images, self.image_size)
-        return self.tower(pixel_values=images * 2 - 1).last_hidden_state
+        return self.tower(pixel_values=self.normalize(images)).last_hidden_state
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the pixel values that the tower reads."""
+        return (images - self.pixel_mean) / self.pixel_std
 
 
 # The facts a checkpoint and the configuration must agree on: name in transformers, name here.
