@@ -85,6 +85,7 @@ def test_nano_config_keeps_the_contract(name):
         ("vq16", "decoder", 42_449_795),
         ("chameleon", "", 68_718_467),
         ("janus", "generation", 71_883_403),
+        ("emu3", "", 270_740_287),
     ],
 )
 def test_parameters_are_as_published(name, part, count):
