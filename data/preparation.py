@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from .counter_random import uniforms
+from .letterbox import letterbox
 
-RESIZES = ("shortest", "squash", "pad")
+RESIZES = ("shortest", "squash", "pad", "letterbox")
 CROPS = ("center", "random")
 
 
@@ -19,14 +20,15 @@ class Preparation:
 
     Args:
         resize: "shortest" brings the shorter side to the size and crops the longer one; "squash" changes the aspect
-            ratio; "pad" brings the longer side to the size and centers the image on black.
+            ratio; "pad" brings the longer side to the size and centers the image on black; "letterbox" does so on gray,
+            as Janus does (letterbox.py).
         crop: where "shortest" cuts: "center", or "random" along the longer side (training only).
         flip: probability of a left-right mirror image (training only). 0 by default, because captions may name sides.
         min_size: pixels; an image with a shorter side below it is not used.
         seed: of random crops and flips.
     """
 
-    resize: Literal["shortest", "squash", "pad"] = "shortest"
+    resize: Literal["shortest", "squash", "pad", "letterbox"] = "shortest"
     crop: Literal["center", "random"] = "center"
     flip: float = 0.0
     min_size: int = 32
@@ -72,6 +74,8 @@ class Preparation:
         height, width = pixels.shape[:2]
         if self.resize == "squash":
             return _bicubic(pixels, size, size)
+        if self.resize == "letterbox":
+            return letterbox(pixels, size)
         scale = size / (min(height, width) if self.resize == "shortest" else max(height, width))
         scaled = _bicubic(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
         if self.resize == "pad":

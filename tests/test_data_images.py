@@ -174,6 +174,14 @@ def test_pad_centers_on_black():
     assert (padded[:, 24:] == 0).all()
 
 
+def test_letterbox_shows_all_of_a_picture_on_gray():
+    shown = Preparation(resize="letterbox").resized(np.full((70, 29, 3), 200, dtype=np.uint8), 48)
+    assert shown.shape == (48, 48, 3)
+    assert (shown[:, :14] == 127).all()
+    assert (shown[:, 14:33] == 200).all()  # 29 / 70 * 48 = 19.9 columns, cut
+    assert (shown[:, 33:] == 127).all()
+
+
 def test_chance_is_a_function_of_seed_step_and_index_alone():
     pixels = picture(32, 80)
 

@@ -22,7 +22,6 @@ UNIFIED = {
     ("chameleon", "language_model:forward"),
     ("chameleon", "vocabulary+layout"),
     ("emu3", "layout+constraint+sizes"),
-    ("janus", "image_preprocess"),
     ("janus", "multimodality_causal_lm"),
     ("janus", "sequence_layout"),
     ("janusflow", "multimodality_causal_lm"),
