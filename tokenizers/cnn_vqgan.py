@@ -1,7 +1,9 @@
 """The convolutional encoder and decoder of VQGAN (Esser et al. 2021, arXiv:2012.09841), LlamaGen and Chameleon."""
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,22 +22,46 @@ def group_norm(channels: int, num_groups: int) -> nn.Module:
 # Makes a norm of (channels, num_groups). A norm that depends on more than its input (Emu3's on the codes) receives what
 # the decoder was given as `conditions`, through every block.
 MakeNorm = Callable[[int, int], nn.Module]
+MakeBlock = Callable[[int, int], nn.Module]  # of (in_channels, out_channels)
 
 
 class ResidualBlock(nn.Module):
-    """Two GroupNorm, silu, conv3x3; the shortcut is a 1x1 convolution where the width changes."""
+    """Two norm, silu, conv3x3, with dropout before the second convolution.
 
-    def __init__(self, in_channels: int, out_channels: int, num_groups: int, *, norm: MakeNorm = group_norm):
+    Args:
+        bias: of all convolutions of the block.
+        shortcut: where the width changes, a 1x1 convolution leads around the block from its "input". With "output" it
+            reads what the block has computed, and the input is lost: MaskGIT-VQGAN's weights were trained like that,
+            and only they need it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_groups: int,
+        *,
+        norm: MakeNorm = group_norm,
+        bias: bool = True,
+        dropout: float = 0.0,
+        shortcut: Literal["input", "output"] = "input",
+    ):
         super().__init__()
+        if shortcut not in ("input", "output"):
+            raise ValueError(f"shortcut={shortcut!r} must be 'input' or 'output' (shortcut).")
         self.norm1 = norm(in_channels, num_groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
         self.norm2 = norm(out_channels, num_groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
+        self.reads_output = shortcut == "output" and in_channels != out_channels
+        around = out_channels if self.reads_output else in_channels
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(around, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x, *conditions)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h, *conditions)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h, *conditions))))
+        return self.shortcut(h if self.reads_output else x) + h
 
 
 class AttentionBlock(nn.Module):
@@ -88,41 +114,8 @@ class Unchanged(nn.Module):
         return x
 
 
-class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention if asked for, then `resample`."""
-
-    def __init__(
-        self,
-        widths: Sequence[int],
-        num_groups: int,
-        *,
-        attention: bool,
-        resample: nn.Module,
-        norm: MakeNorm = group_norm,
-    ):
-        super().__init__()
-        pairs = list(pairwise(widths))
-        self.blocks = nn.ModuleList(ResidualBlock(low, high, num_groups, norm=norm) for low, high in pairs)
-        self.attention = nn.ModuleList(
-            AttentionBlock(high, num_groups, norm=norm) if attention else Unchanged() for _, high in pairs
-        )
-        self.resample = resample
-
-    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        for block, attention in zip(self.blocks, self.attention, strict=True):
-            x = attention(block(x, *conditions), *conditions)
-        return self.resample(x)
-
-
-class Middle(nn.Sequential):
-    """Residual block, attention, residual block at the lowest resolution."""
-
-    def __init__(self, channels: int, num_groups: int, *, norm: MakeNorm = group_norm):
-        super().__init__(
-            ResidualBlock(channels, channels, num_groups, norm=norm),
-            AttentionBlock(channels, num_groups, norm=norm),
-            ResidualBlock(channels, channels, num_groups, norm=norm),
-        )
+class Chain(nn.Sequential):
+    """Blocks one after the other, all seeing the same conditions."""
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
         for block in self:
@@ -130,7 +123,70 @@ class Middle(nn.Sequential):
         return x
 
 
-class VQGANEncoder(ConvEncoder):
+class Level(nn.Module):
+    """Blocks at one resolution, each followed by attention if there is any, then `resample`."""
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        block: MakeBlock,
+        *,
+        attention: Callable[[int], nn.Module] | None = None,
+        resample: nn.Module | None = None,
+    ):
+        super().__init__()
+        pairs = list(pairwise(widths))
+        self.blocks = nn.ModuleList(block(low, high) for low, high in pairs)
+        self.attention = nn.ModuleList(attention(high) if attention else Unchanged() for _, high in pairs)
+        self.resample = resample or nn.Identity()
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        for block, attention in zip(self.blocks, self.attention, strict=True):
+            x = attention(block(x, *conditions), *conditions)
+        return self.resample(x)
+
+
+class LevelsEncoder(ConvEncoder):
+    """Stem, levels from full resolution down, middle, norm, silu, head: each factor of 2 is the end of a level."""
+
+    def __init__(self, stem: nn.Module, levels: Sequence[Level], middle: Chain, norm: nn.Module, head: nn.Conv2d):
+        super().__init__()
+        self.stride = 2 ** (len(levels) - 1)
+        self.out_channels = head.out_channels
+        self.stem = stem
+        self.levels = nn.ModuleList(levels)
+        self.middle = middle
+        self.norm = norm
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for level in self.levels:
+            x = level(x)
+        return self.head(F.silu(self.norm(self.middle(x))))
+
+
+class LevelsDecoder(ConvDecoder):
+    """Stem, middle, levels from the deepest up, norm, silu, head. What is given beside `z` reaches every norm."""
+
+    def __init__(self, stem: nn.Conv2d, middle: Chain, levels: Sequence[Level], norm: nn.Module, head: nn.Module):
+        super().__init__()
+        self.stride = 2 ** (len(levels) - 1)
+        self.in_channels = stem.in_channels
+        self.stem = stem
+        self.middle = middle
+        self.levels = nn.ModuleList(levels)
+        self.norm = norm
+        self.head = head
+
+    def forward(self, z: Tensor, *conditions: Tensor) -> Tensor:
+        x = self.middle(self.stem(z), *conditions)
+        for level in self.levels:
+            x = level(x, *conditions)
+        return self.head(F.silu(self.norm(x, *conditions)))
+
+
+class VQGANEncoder(LevelsEncoder):
     """(B, 3, H, W) in [-1, 1] -> (B, z_channels, H / stride, W / stride).
 
     Args:
@@ -138,7 +194,8 @@ class VQGANEncoder(ConvEncoder):
         num_res_blocks: residual blocks per level.
         attention_levels: indices of the levels with attention after every residual block; the middle always has one.
             LlamaGen: the last level alone. Chameleon: none.
-        num_groups: of every GroupNorm.
+        num_groups: of every norm.
+        dropout: in every residual block.
     """
 
     def __init__(
@@ -150,34 +207,30 @@ class VQGANEncoder(ConvEncoder):
         attention_levels: Collection[int],
         z_channels: int,
         num_groups: int = 32,
+        dropout: float = 0.0,
     ):
-        super().__init__()
         widths = level_widths(channels, channel_multipliers, attention_levels)
+        block = partial(ResidualBlock, num_groups=num_groups, dropout=dropout)
+        attention = partial(AttentionBlock, num_groups=num_groups)
         last = len(widths) - 1
-        self.stride = 2**last
-        self.out_channels = z_channels
-        self.stem = nn.Conv2d(3, channels, 3, padding=1)
-        self.levels = nn.ModuleList(
-            Level(
-                (below, *[width] * num_res_blocks),
-                num_groups,
-                attention=i in attention_levels,
-                resample=nn.Identity() if i == last else Downsample(width),
-            )
-            for i, (below, width) in enumerate(zip((channels, *widths), widths, strict=False))
+        super().__init__(
+            stem=nn.Conv2d(3, channels, 3, padding=1),
+            levels=[
+                Level(
+                    (below, *[width] * num_res_blocks),
+                    block,
+                    attention=attention if i in attention_levels else None,
+                    resample=None if i == last else Downsample(width),
+                )
+                for i, (below, width) in enumerate(zip((channels, *widths), widths, strict=False))
+            ],
+            middle=Chain(block(widths[-1], widths[-1]), attention(widths[-1]), block(widths[-1], widths[-1])),
+            norm=group_norm(widths[-1], num_groups),
+            head=nn.Conv2d(widths[-1], z_channels, 3, padding=1),
         )
-        self.middle = Middle(widths[-1], num_groups)
-        self.norm = group_norm(widths[-1], num_groups)
-        self.head = nn.Conv2d(widths[-1], z_channels, 3, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(images)
-        for level in self.levels:
-            x = level(x)
-        return self.head(F.silu(self.norm(self.middle(x))))
 
 
-class VQGANDecoder(ConvDecoder):
+class VQGANDecoder(LevelsDecoder):
     """(B, z_channels, h, w) -> (B, 3, h * stride, w * stride), one residual block more per level than the encoder.
 
     Arguments as in the encoder, full resolution first; `levels` runs from the deepest up. `norm` makes every norm.
@@ -192,36 +245,31 @@ class VQGANDecoder(ConvDecoder):
         attention_levels: Collection[int],
         z_channels: int,
         num_groups: int = 32,
+        dropout: float = 0.0,
         norm: MakeNorm = group_norm,
     ):
-        super().__init__()
         widths = level_widths(channels, channel_multipliers, attention_levels)
-        self.stride = 2 ** (len(widths) - 1)
-        self.in_channels = z_channels
-        self.stem = nn.Conv2d(z_channels, widths[-1], 3, padding=1)
-        self.middle = Middle(widths[-1], num_groups, norm=norm)
+        block = partial(ResidualBlock, num_groups=num_groups, norm=norm, dropout=dropout)
+        attention = partial(AttentionBlock, num_groups=num_groups, norm=norm)
         above = (*widths[1:], widths[-1])
-        self.levels = nn.ModuleList(
-            Level(
-                (above[i], *[widths[i]] * (num_res_blocks + 1)),
-                num_groups,
-                attention=i in attention_levels,
-                resample=nn.Identity() if i == 0 else Upsample(widths[i]),
-                norm=norm,
-            )
-            for i in reversed(range(len(widths)))
+        super().__init__(
+            stem=nn.Conv2d(z_channels, widths[-1], 3, padding=1),
+            middle=Chain(block(widths[-1], widths[-1]), attention(widths[-1]), block(widths[-1], widths[-1])),
+            levels=[
+                Level(
+                    (above[i], *[widths[i]] * (num_res_blocks + 1)),
+                    block,
+                    attention=attention if i in attention_levels else None,
+                    resample=None if i == 0 else Upsample(widths[i]),
+                )
+                for i in reversed(range(len(widths)))
+            ],
+            norm=norm(widths[0], num_groups),
+            head=nn.Conv2d(widths[0], 3, 3, padding=1),
         )
-        self.norm = norm(widths[0], num_groups)
-        self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
-
-    def forward(self, z: Tensor, *conditions: Tensor) -> Tensor:
-        x = self.middle(self.stem(z), *conditions)
-        for level in self.levels:
-            x = level(x, *conditions)
-        return self.head(F.silu(self.norm(x, *conditions)))
 
 
-def level_widths(channels: int, multipliers: Sequence[int], attention_levels: Collection[int]) -> tuple[int, ...]:
+def level_widths(channels: int, multipliers: Sequence[int], attention_levels: Collection[int] = ()) -> tuple[int, ...]:
     outside = [i for i in attention_levels if not 0 <= i < len(multipliers)]
     if not multipliers or outside:
         raise ValueError(
