@@ -1,5 +1,7 @@
 """Convolutional VQ tokenizer: encoder, quantizer and decoder over a grid of cells."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from .base import Encoding, ImageTokenizer, check_images
@@ -25,6 +27,9 @@ class GridTokenizer(ImageTokenizer):
 
     `to_codes` leads from the encoder to the quantizer and `from_codes` from the codes to the decoder; without them what
     the encoder gives is quantized as it is, and the decoder takes the codes (MaskGIT-VQGAN, Emu3).
+
+    Args:
+        pixel_range: what encoder and decoder see for black and white; MaskGIT-VQGAN (0, 1), the others (-1, 1).
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class GridTokenizer(ImageTokenizer):
         image_size: int,
         to_codes: nn.Module | None = None,
         from_codes: nn.Module | None = None,
+        pixel_range: Sequence[float] = (-1, 1),
     ):
         super().__init__()
         stride = encoder.stride
@@ -57,6 +63,9 @@ class GridTokenizer(ImageTokenizer):
                 raise ValueError(
                     f"the {part} {width} channels and the codes have {quantizer.dim}; make them equal (quantizer.dim)."
                 )
+        self.black, self.white = pixel_range
+        if not self.black < self.white:
+            raise ValueError(f"pixel_range={tuple(pixel_range)} must rise, such as (-1, 1) (tokenizer.pixel_range).")
         self.image_size = image_size
         self.vocab_size = quantizer.codebook_size
         self.latent_dim = quantizer.dim
@@ -69,9 +78,17 @@ class GridTokenizer(ImageTokenizer):
         self.from_codes = nn.Identity() if from_codes is None else from_codes
         self.decoder = decoder
 
+    def to_map(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in `pixel_range` -> (B, C, h, w), not yet quantized; any H and W that the stride divides."""
+        return self.to_codes(self.encoder(pixels))
+
+    def to_pixels(self, codes: Tensor) -> Tensor:
+        """(B, C, h, w) codes of any grid -> (B, 3, H, W) in `pixel_range`, not clamped."""
+        return self.decoder(self.from_codes(codes))
+
     def encode(self, images: Tensor) -> Encoding:
         check_images(images, self.image_size)
-        z = self.to_codes(self.encoder(images * 2 - 1))  # (B, C, h, w)
+        z = self.to_map(images * (self.white - self.black) + self.black)  # (B, C, h, w)
         z = z.flatten(2).transpose(1, 2)  # (B, N, C)
         latents, ids, losses = self.quantizer(z)
         return Encoding(latents, ids, losses)
@@ -88,7 +105,7 @@ class GridTokenizer(ImageTokenizer):
                 "this tokenizer decodes whole grids."
             )
         z = latents.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))  # (B, C, h, w)
-        images = (self.decoder(self.from_codes(z)).float() + 1) / 2
+        images = (self.to_pixels(z).float() - self.black) / (self.white - self.black)
         return images if self.training else images.clamp(0, 1)
 
     def set_step(self, step: int, total_steps: int) -> None:
