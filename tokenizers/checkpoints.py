@@ -134,25 +134,27 @@ def read_official(path: Path) -> dict[str, Any]:
     """What an official file holds: a state dict, or a dict around it (which `official_<system>.unwrap` opens).
 
     `path` is a .safetensors file, a pickle of tensors (read with weights_only, so it cannot run code), or a folder with
-    exactly one of them; shards of one safetensors model in a folder count as one.
+    exactly one of them; shards of one model in a folder count as one.
 
     Raises:
         ValueError: no such file, several that could be meant, or one that cannot be read.
     """
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix == ".safetensors"] or [
-            file for file in sorted(path.iterdir()) if file.suffix in PICKLES
-        ]
-        shards = all("-of-" in file.name for file in files)
-        if not files or (len(files) > 1 and not shards):
-            found = ", ".join(file.name for file in files) or "none"
-            raise ValueError(
-                f"{path} must hold one file of weights (.safetensors {' '.join(PICKLES)}); found: {found}."
-            )
-        return {key: value for file in files for key, value in read_file(file).items()}
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give an official file of weights or a folder with one.")
-    return read_file(path)
+    return {key: value for file in weight_files(path) for key, value in read_file(file).items()}
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that `read_official` reads for `path`; safetensors before pickles."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; give an official file of weights or a folder with one.")
+        return [path]
+    files = [file for file in sorted(path.iterdir()) if file.suffix == ".safetensors"] or [
+        file for file in sorted(path.iterdir()) if file.suffix in PICKLES
+    ]
+    if not files or (len(files) > 1 and not all("-of-" in file.name for file in files)):
+        found = ", ".join(file.name for file in files) or "none"
+        raise ValueError(f"{path} must hold one file of weights (.safetensors {' '.join(PICKLES)}); found: {found}.")
+    return files
 
 
 def read_file(path: Path) -> dict[str, Any]:
