@@ -46,10 +46,11 @@ class SigLIP(VisionEncoder):
         super().__init__()
         from transformers import SiglipVisionConfig, SiglipVisionModel
 
-        if image_size % patch_size or hidden_size % num_heads:
+        # What is left beside whole patches at the right and at the bottom is not read: 384 px are 27 patches of 14.
+        if not 1 <= patch_size <= image_size or hidden_size % num_heads:
             raise ValueError(
-                f"image_size={image_size} must divide by patch_size={patch_size} and hidden_size={hidden_size} by "
-                f"num_heads={num_heads} (tokenizer)."
+                f"image_size={image_size} must hold patches of patch_size={patch_size} and hidden_size={hidden_size} "
+                f"divide by num_heads={num_heads} (tokenizer)."
             )
         config = SiglipVisionConfig(
             image_size=image_size,
