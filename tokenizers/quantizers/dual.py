@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .search import nearest, search_table
+from .search import full_precision, nearest, search_table
 from .vq import VectorQuantizer
 
 
@@ -34,6 +34,7 @@ class DualQuantizer(VectorQuantizer):
         revive_until: float = 0.0,
         revive_every: int = 10,
         revive_below: float = 0.03,
+        entropy_temperature: float | None = None,
         seed: int = 0,
     ):
         if semantic_dim < 1 or pixel_dim < 1 or not pixel_weight >= 0:
@@ -54,6 +55,7 @@ class DualQuantizer(VectorQuantizer):
             revive_until=revive_until,
             revive_every=revive_every,
             revive_below=revive_below,
+            entropy_temperature=entropy_temperature,
             seed=seed,
         )
 
@@ -64,14 +66,19 @@ class DualQuantizer(VectorQuantizer):
     def unit(self, vectors: Tensor) -> Tensor:
         return torch.cat([F.normalize(part, dim=-1) for part in self.split(vectors)], dim=-1)
 
-    def distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) -> squared distances to all codes, (N, K) by meaning and (N, K) by pixels, with gradients."""
-        pairs = zip(self.split(self.unit(z)), self.split(self.unit(self.codebook)), strict=True)
-        semantic, pixel = (
-            vectors.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * vectors @ codes.T
-            for vectors, codes in pairs
-        )
+    def part_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C) vectors that `unit` has been applied to -> squared distances (..., K) by meaning and by pixels."""
+        pairs = zip(self.split(z.float()), self.split(self.unit(self.codebook.float())), strict=True)
+        with full_precision(z.device.type):
+            semantic, pixel = (
+                part.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * part @ codes.T
+                for part, codes in pairs
+            )
         return semantic, pixel
+
+    def squared_distances(self, z: Tensor) -> Tensor:
+        semantic, pixel = self.part_distances(z)
+        return semantic + self.pixel_weight * pixel
 
     def nearest_ids(self, vectors: Tensor) -> Tensor:
         codes = self._weighted(self.unit(self.codebook.detach()))
