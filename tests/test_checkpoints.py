@@ -52,6 +52,19 @@ def test_import_then_export_gives_back_every_tensor():
     assert all(torch.equal(exported[key], weights[key]) for key in weights)
 
 
+def test_one_tensor_of_ours_may_hold_columns_of_several():
+    net = nn.Embedding(4, 5)
+    layout = Layout({}, columns={"semantic": ("weight", 0, 3), "pixel": ("weight", 3, 5)})
+    weights = {"semantic": torch.randn(4, 3), "pixel": torch.randn(4, 2)}
+    assert import_weights(net, weights, layout) == {}
+    assert torch.equal(net.weight, torch.cat([weights["semantic"], weights["pixel"]], 1))
+    exported = export_weights(net, layout)
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[key], weights[key]) for key in weights)
+    with pytest.raises(ValueError, match=r"pixel \(4, 3\) \(needed: \(4, 2\)\)"):
+        import_weights(net, weights | {"pixel": torch.randn(4, 3)}, layout)
+
+
 def test_one_official_tensor_may_hold_several_of_ours():
     net = nn.ModuleDict({name: nn.Linear(3, 4) for name in ("q", "k", "v")})
     layout = Layout({}, stacked={f"qkv.{kind}": tuple(f"{name}.{kind}" for name in net) for kind in ("weight", "bias")})

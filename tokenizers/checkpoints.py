@@ -34,6 +34,8 @@ class Layout:
         conversions: our key -> how to reshape its tensor.
         stacked: official key -> the keys of ours whose tensors it holds one after the other along the first axis (the
             queries, keys and values of an attention in one matrix). Each has the same share of it.
+        columns: official key -> (key of ours, start, stop): where ours has it in these columns (codebooks side by side
+            under one index).
         own: keys of ours that official files do not have (counters of a quantizer); import leaves them as they are.
     """
 
@@ -41,6 +43,7 @@ class Layout:
     unused: tuple[str, ...] = ()
     conversions: Mapping[str, Conversion] = field(default_factory=dict)
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
     own: tuple[str, ...] = ()
 
     def is_unused(self, official_key: str) -> bool:
@@ -64,9 +67,12 @@ def import_weights(module: nn.Module, official: Mapping[str, Tensor], layout: La
     for key, our_keys in names.items():
         if key not in official:
             continue
-        wanted = tuple(_to_official(ours, our_keys, layout).shape)
+        wanted = tuple(_to_official(ours, key, our_keys, layout).shape)
         if tuple(official[key].shape) != wanted:
             misshapen.append(f"{key} {tuple(official[key].shape)} (needed: {wanted})")
+        elif key in layout.columns:
+            our_key, start, stop = layout.columns[key]
+            converted.setdefault(our_key, ours[our_key].clone())[:, start:stop] = official[key]
         elif our_keys[0] in layout.conversions:
             converted[our_keys[0]] = layout.conversions[our_keys[0]].to_ours(official[key])
         else:
@@ -88,14 +94,17 @@ def export_weights(module: nn.Module, layout: Layout, unused: Mapping[str, Tenso
     """The weights of `module` under their official names, with `unused` tensors of the import put back."""
     ours = module.state_dict()
     official = {
-        key: _to_official(ours, our_keys, layout).detach().contiguous()
+        key: _to_official(ours, key, our_keys, layout).detach().contiguous()
         for key, our_keys in official_names(module, layout).items()
     }
     return official | dict(unused or {})
 
 
-def _to_official(ours: Mapping[str, Tensor], our_keys: tuple[str, ...], layout: Layout) -> Tensor:
-    """The tensor of one official key."""
+def _to_official(ours: Mapping[str, Tensor], key: str, our_keys: tuple[str, ...], layout: Layout) -> Tensor:
+    """The tensor of the official `key`."""
+    if key in layout.columns:
+        our_key, start, stop = layout.columns[key]
+        return ours[our_key][:, start:stop]
     first, *others = our_keys
     if others:
         return torch.cat([ours[key] for key in our_keys])
@@ -111,7 +120,9 @@ def official_names(module: nn.Module, layout: Layout) -> dict[str, tuple[str, ..
     """
     to_official = {ours: official for official, ours in layout.prefixes.items()}
     names: dict[str, tuple[str, ...]] = dict(layout.stacked)
+    names |= {key: (columns[0],) for key, columns in layout.columns.items()}
     named = {key for keys in layout.stacked.values() for key in keys} | set(layout.own)
+    named |= {columns[0] for columns in layout.columns.values()}
     for key in module.state_dict():
         if key in named:
             continue
