@@ -86,6 +86,15 @@ def test_nano_config_keeps_the_contract(name):
         ("chameleon", "", 68_718_467),
         ("janus", "generation", 71_883_403),
         ("emu3", "", 270_740_287),
+        ("titok_s128", "", 83_674_639),
+        ("titok_s128", "decoder.head.renderer", 30_478_339),
+        ("titok_b64", "", 204_814_095),
+        ("titok_l32", "", 641_054_735),
+        ("titok_bl64_vq", "", 390_016_148),
+        ("titok_sl256_vq", "", 330_260_884),
+        ("one_d_piece_s256", "", 83_871_247),
+        ("one_d_piece_b256", "", 205_256_463),
+        ("one_d_piece_l256", "", 641_742_863),
     ],
 )
 def test_parameters_are_as_published(name, part, count):
