@@ -9,26 +9,31 @@ import torch.nn.functional as F
 
 from .counter_random import uniforms
 from .letterbox import letterbox
+from .official_preparation import adm_center_crop, lanczos_center_crop
 
-RESIZES = ("shortest", "squash", "pad", "letterbox")
+# Whole preparations of releases, to the pixel: (H, W, 3) uint8, size -> (size, size, 3) uint8
+PUBLISHED = {"letterbox": letterbox, "adm": adm_center_crop, "lanczos": lanczos_center_crop}
+RESIZES = ("shortest", "squash", "pad", *PUBLISHED)
+FILTERS = {"adm": "box to twice the size, then bicubic (Pillow)", "lanczos": "Lanczos (Pillow)"}
 CROPS = ("center", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How images come to one size. Resizing is bicubic with antialiasing, on uint8.
+    """How images come to one size. Resizing is bicubic with antialiasing, on uint8, unless `resize` says otherwise.
 
     Args:
         resize: "shortest" brings the shorter side to the size and crops the longer one; "squash" changes the aspect
             ratio; "pad" brings the longer side to the size and centers the image on black; "letterbox" does so on gray,
-            as Janus does (letterbox.py).
+            as Janus does (letterbox.py). "adm" and "lanczos" are "shortest" with the filters and the rounding of
+            LlamaGen's evaluation and of Chameleon, for comparison with their numbers (official_preparation.py).
         crop: where "shortest" cuts: "center", or "random" along the longer side (training only).
         flip: probability of a left-right mirror image (training only). 0 by default, because captions may name sides.
         min_size: pixels; an image with a shorter side below it is not used.
         seed: of random crops and flips.
     """
 
-    resize: Literal["shortest", "squash", "pad", "letterbox"] = "shortest"
+    resize: Literal["shortest", "squash", "pad", "letterbox", "adm", "lanczos"] = "shortest"
     crop: Literal["center", "random"] = "center"
     flip: float = 0.0
     min_size: int = 32
@@ -60,7 +65,7 @@ class Preparation:
         return {
             "image_size": image_size,
             "resize": self.resize,
-            "filter": "bicubic, antialiased",
+            "filter": FILTERS.get(self.resize, "bicubic, antialiased"),
             "crop": self.crop,
             "flip": self.flip,
             "augmentation_seed": self.seed if self.is_random else None,
@@ -74,8 +79,8 @@ class Preparation:
         height, width = pixels.shape[:2]
         if self.resize == "squash":
             return _bicubic(pixels, size, size)
-        if self.resize == "letterbox":
-            return letterbox(pixels, size)
+        if self.resize in PUBLISHED:
+            return PUBLISHED[self.resize](pixels, size)
         scale = size / (min(height, width) if self.resize == "shortest" else max(height, width))
         scaled = _bicubic(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
         if self.resize == "pad":
