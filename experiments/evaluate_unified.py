@@ -14,6 +14,7 @@ from ..unified.tasks import TaskMixture
 from .build import Data, build_sampling
 from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
+from .evaluate_prefixes import add_short_oracle, short_length
 from .phase import Evaluation
 from .pictures import to_uint8
 
@@ -47,14 +48,19 @@ def _generation(
     rows, prompts = _prompts(data.test, int(wanted.num_images), repeat=wanted.temperature > 0)
     seeds = [int(wanted.seed) + i for i in range(len(prompts))]
     size = int(options.batch_size)
-    images = []
+    short = short_length(model.tokenizer)
+    images, short_images = [], []
     for start in range(0, len(prompts), size):
         note(f"drawing images {start}/{len(prompts)}")
         part = slice(start, start + size)
         ids = write_images(model, prompts[part], seeds=seeds[part], sampling=build_sampling(wanted))
         images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))))
+        if short is not None:
+            short_images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids[:, :short]))))
     samples = torch.cat(images)
     verdicts = add_oracle(result, "gen/oracle", samples, prompts, rows, data.source, data.test, note)
+    if short is not None:
+        add_short_oracle(result, "gen/oracle", short, torch.cat(short_images), prompts, rows, data, note)
     if options.distances:
         count = min(int(options.num_images), len(data.test))
         add_distances(result, "gen", samples, data.test, count, cache, note, size, next(model.parameters()).device)
