@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import VisionEncoder, check_images
-from .cnn_light import LightEncoder
+from .semantic_light import LightVisionEncoder
 from .vq import ConvEncoder
 
 
-class SmallSigLIP(VisionEncoder):
+class SmallSigLIP(LightVisionEncoder):
     """Features of a convolutional trunk, trained by matching images and captions.
 
     Args:
@@ -42,26 +41,12 @@ class SmallSigLIP(VisionEncoder):
         text_layers: int,
         max_words: int,
     ):
-        super().__init__()
-        self.trunk = LightEncoder(patch_size=patch_size, widths=widths, num_blocks=num_blocks)
-        if image_size % self.trunk.stride:
-            raise ValueError(
-                f"image_size={image_size} does not divide into {self.trunk.stride}x{self.trunk.stride} cells "
-                "(tokenizer.image_size)."
-            )
-        self.image_size = image_size
-        self.feature_dim = self.trunk.out_channels
-        self.num_features = (image_size // self.trunk.stride) ** 2
-        self.norm = nn.LayerNorm(self.feature_dim)
+        super().__init__(image_size=image_size, patch_size=patch_size, widths=widths, num_blocks=num_blocks)
         self.pool = MapFlatPool(self.num_features, self.feature_dim, embedding_dim)
         self.text = TextTower(text_dim, text_layers, max_words, embedding_dim)
         # As published: with a bias near 0 all the many wrong pairs pull at once and training gets stuck.
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-10.0))
-
-    def features(self, images: Tensor) -> Tensor:
-        check_images(images, self.image_size)
-        return self.norm(self.trunk(images * 2 - 1).flatten(2).transpose(1, 2))
 
     def embed_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, embedding_dim) of unit length."""
