@@ -49,14 +49,14 @@ def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfi
 
 
 def tokenizer_folders(overrides: Sequence[str]) -> list[str]:
-    """`tokenizer=<run folder>` restores a trained tokenizer: rewritten to the node that loads it."""
+    """`tokenizer=<run folder>`, `teacher=<run folder>`: rewritten to the node that loads the trained object."""
     rewritten: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
         folder = Path(value.strip("'\"")).expanduser()
-        if key == "tokenizer" and value and (folder / "run.json").is_file():
-            rewritten.append("tokenizer=trained")
-            rewritten.append(f"tokenizer.folder='{folder.resolve()}'")
+        if key in ("tokenizer", "teacher") and value and (folder / "run.json").is_file():
+            rewritten.append("tokenizer=trained" if key == "tokenizer" else "tokenizer@teacher=trained")
+            rewritten.append(f"{key}.folder='{folder.resolve()}'")
         else:
             rewritten.append(override)
     return rewritten

@@ -9,25 +9,38 @@ from omegaconf import DictConfig
 from ..metrics.codebook import CodebookUsage
 from ..metrics.perceptual import LPIPS, absent_perceptual
 from ..metrics.reconstruction import ReconstructionMetrics
+from ..metrics.semantic import FeatureAgreement
 from ..tokenizers.base import ImageTokenizer
 from .build import Data
+from .distillation import Distillation
 from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
+from .evaluate_prefixes import PrefixReconstructions
 from .phase import Evaluation
 from .pictures import to_uint8
 
 
 @torch.inference_mode()
 def evaluate_tokenizer(
-    tokenizer: ImageTokenizer, data: Data, options: DictConfig, cache: Path, note: Callable[[str], None]
+    tokenizer: ImageTokenizer,
+    data: Data,
+    options: DictConfig,
+    cache: Path,
+    note: Callable[[str], None],
+    distillation: Distillation | None = None,
 ) -> Evaluation:
-    """Reconstruction, codebook, oracle and distances on the first `options.num_images` test images, in float32."""
+    """Reconstruction, codebook, oracle and distances on the first `options.num_images` test images, in float32.
+
+    A tokenizer with a teacher is compared with it too.
+    """
     result = Evaluation(absent=absent_perceptual())
     count = min(int(options.num_images), len(data.test))
     device = next(tokenizer.parameters()).device
     pixels = ReconstructionMetrics()
     perceptual = None if result.absent else LPIPS(device)
     usage = CodebookUsage(tokenizer.vocab_size, tokenizer.num_tokens) if tokenizer.vocab_size else None
+    prefixes = PrefixReconstructions(tokenizer)
+    agreement = FeatureAgreement()
     reconstructions, originals, captions = [], [], []
     for start in range(0, count, int(options.batch_size)):
         note(f"reconstructing test images {start}/{count}")
@@ -40,6 +53,9 @@ def evaluate_tokenizer(
             perceptual.update(images, back)
         if usage is not None and encoding.ids is not None:
             usage.update(encoding.ids)
+            prefixes.update(images, encoding.ids)
+        if distillation is not None:
+            agreement.update(distillation.decoded(encoding.latents), distillation.targets(images))
         originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]))
         reconstructions.append(to_uint8(back))
         captions += batch.captions or []
@@ -50,6 +66,8 @@ def evaluate_tokenizer(
         result.notes["codes_histogram"] = usage.counts.tolist()
     else:
         result.absent["codebook/usage"] = "the tokenizer has continuous latents and no codes"
+    if distillation is not None:
+        result.metrics |= agreement.rows()
     if captions:
         add_oracle(result, "rec/oracle", back, captions, range(count), data.source, data.test, note)
     if options.distances:
@@ -58,5 +76,6 @@ def evaluate_tokenizer(
         result.absent["rec/kd_efflite0"] = "switched off (evaluation.distances=false)"
     kept = int(options.pictures)
     result.tensors = {"originals": torch.cat(originals).contiguous(), "reconstructions": back[:kept].contiguous()}
+    prefixes.add_to(result, captions, data, note)
     result.notes["captions"] = captions[:kept]
     return result

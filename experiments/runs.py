@@ -38,7 +38,7 @@ _EVERY_PHASE = (
 _SAMPLING = ("generate", "sampling", "decoder", "decoder_llama")  # of unified/: not part of training
 _LEARNING = sorted(path.stem for path in (PACKAGE / "unified").glob("*.py") if path.stem not in _SAMPLING)
 TRAINING_CODE = {
-    "tokenizer": (*_EVERY_PHASE, "experiments/lit_tokenizer.py"),
+    "tokenizer": (*_EVERY_PHASE, "experiments/lit_tokenizer.py", "experiments/distillation.py"),
     "siglip": (*_EVERY_PHASE, "experiments/lit_siglip.py"),
     "unified": (
         *_EVERY_PHASE,

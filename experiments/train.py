@@ -64,7 +64,9 @@ def plan(cfg: DictConfig) -> Plan:
         "data": splits["train"],
         "code": runs.code_digest(runs.TRAINING_CODE[cfg.phase]),
     }
-    if cfg.phase == "siglip" and cfg.warm_start is not None:
+    if cfg.phase == "tokenizer" and cfg.get("teacher"):
+        identity["teacher"] = identify_trained(cfg.teacher)
+    if cfg.phase != "unified" and cfg.warm_start is not None:
         identity["warm_start"] = identify_trained({"_target_": TRAINED, "folder": cfg.warm_start})
     fingerprint = runs.digest(identity)
     folder = Path(cfg.out) if cfg.out else Path("runs") / f"{cfg.phase}-{fingerprint[:12]}"
@@ -164,7 +166,10 @@ def _quiet_lightning() -> None:
     import warnings
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=r".*(does not have many workers|LeafSpec|number of training batches).*")
+    warnings.filterwarnings(
+        "ignore",
+        message=r".*(does not have many workers|LeafSpec|number of training batches|in eval mode at the start).*",
+    )
 
 
 def _train(
