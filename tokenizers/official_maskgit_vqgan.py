@@ -14,6 +14,8 @@ from .vq import GridTokenizer
 SOURCE = "github.com/bytedance/1d-tokenizer, hub fun-research/TiTok (maskgit-vqgan-imagenet-f16-256.bin)"
 LICENCE = "Apache-2.0"
 
+PUBLISHED = {"maskgit-vqgan-imagenet-f16-256.bin": {"channel_mult": (1, 1, 2, 2, 4)}}  # beside it lies no configuration
+
 
 def from_official_config(config: Mapping[str, Any], *, image_size: int | None = None) -> GridTokenizer:
     """The tokenizer of the official fields; those that are absent are as published (16 px cells, 1024 codes).
@@ -55,12 +57,19 @@ def layout(module: GridTokenizer) -> Layout:
     """The table for a tokenizer of `from_official_config`."""
     assert isinstance(module.encoder, MaskGITEncoder)
     assert isinstance(module.decoder, MaskGITDecoder)
-    count = len(module.encoder.levels)
-    middle = [f"mid.{i}" for i in range(len(module.encoder.middle))]
-    down = Names([f"down.{i}" for i in range(count)], middle, "block", "")
-    up = Names([f"up.{i}" for i in reversed(range(count))], middle, "block", "upsample_conv")
-    prefixes = OUTSIDE | side_prefixes("encoder", module.encoder, down) | side_prefixes("decoder", module.decoder, up)
+    down = Names([f"down.{i}" for i in range(len(module.encoder.levels))], middle(module.encoder), "block", "")
+    prefixes = OUTSIDE | side_prefixes("encoder", module.encoder, down) | decoder_prefixes(module.decoder)
     return Layout(prefixes, own=OWN)
+
+
+def decoder_prefixes(decoder: MaskGITDecoder) -> dict[str, str]:
+    """Official prefix -> ours of the decoder alone, which both call "decoder"."""
+    levels = [f"up.{i}" for i in reversed(range(len(decoder.levels)))]
+    return side_prefixes("decoder", decoder, Names(levels, middle(decoder), "block", "upsample_conv"))
+
+
+def middle(side: MaskGITEncoder | MaskGITDecoder) -> list[str]:
+    return [f"mid.{i}" for i in range(len(side.middle))]
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
