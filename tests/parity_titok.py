@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessella.tokenizers import official_one_d_piece, official_titok
 from tessella.tokenizers.base import Encoding
 from tessella.tokenizers.checkpoints import Layout, export_weights
 from tessella.tokenizers.discriminator_blur import BlurDiscriminator
 from tessella.tokenizers.losses_1d import LogitDistance, PixelStageLoss, ProxyLoss
-from tessella.tokenizers.official_titok import from_official_config, layout
+from tessella.tokenizers.official_titok import from_official_config, layout, loss_terms
 from tessella.tokenizers.one_d import OneDTokenizer
 from tessella.tokenizers.one_d_vae import OneDVAE
 from tessella.tokenizers.quantizers.clustering import ClusteringQuantizer
@@ -44,18 +45,15 @@ def ours(latents: Tensor) -> Tensor:
 
 
 def build(case: Case) -> OneDTokenizer:
-    tokenizer = from_official_config(case.config).eval()
+    system = {"titok": official_titok, "one_d_piece": official_one_d_piece}[case.system]
+    tokenizer = system.from_official_config(case.config).eval()
     assert isinstance(tokenizer, OneDTokenizer)
     case.import_into(tokenizer, layout(tokenizer))
     return tokenizer
 
 
-def term_weights(case: Case) -> dict[str, float]:
-    return {"commitment": case.config["commitment_cost"], "codebook": 1.0}
-
-
 def check_losses(case: Case, encoding: Encoding) -> None:
-    weighted = {name: weight * encoding.losses.get(name, 0.0) for name, weight in term_weights(case).items()}
+    weighted = {name: weight * encoding.losses.get(name, 0.0) for name, weight in loss_terms(case.config).items()}
     for name, value in (*weighted.items(), ("quantizer", weighted["commitment"] + weighted["codebook"])):
         if f"{name}_loss" in case.outputs:
             case.close(torch.as_tensor(value), f"{name}_loss")
@@ -149,7 +147,7 @@ def check_stage1_train(case: Case) -> None:
     encoding = check_encoding(case, tokenizer)
     logits = tokenizer.logits(encoding.latents)
     case.close(logits, "logits")
-    total, terms = ProxyLoss(terms=term_weights(case))(logits, case.inputs["proxy_codes"], encoding)
+    total, terms = ProxyLoss(terms=loss_terms(case.config))(logits, case.inputs["proxy_codes"], encoding)
     case.close(terms["proxy"], "reconstruction_loss")
     case.close(total, "total_loss")
     total.backward()
@@ -211,7 +209,7 @@ def check_quantizer(case: Case) -> None:
     check_losses(case, Encoding(z_q, ids, losses))
     (probe,) = torch.autograd.grad((mapped(z_q) * case.inputs["probe"]).sum(), z, retain_graph=True)
     case.close(mapped(probe), "grad_z_from_probe")
-    total = sum((weight * losses[name] for name, weight in term_weights(case).items()), start=torch.zeros(()))
+    total = sum((weight * losses[name] for name, weight in loss_terms(case.config).items()), start=torch.zeros(()))
     by_z, by_codebook = torch.autograd.grad(total, (z, quantizer.codebook))
     case.close(mapped(by_z), "grad_z_from_loss")
     case.close(by_codebook, "grad_codebook_from_loss")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .checkpoints import Conversion, Layout
 from .cnn_maskgit import MaskGITDecoder
+from .official_maskgit_vqgan import decoder_prefixes
 from .one_d import OneDTokenizer
 from .one_d_vae import OneDVAE
 from .quantizers.clustering import ClusteringQuantizer
@@ -19,15 +20,30 @@ from .titok_stages import PixelStage, ProxyStage
 from .vit import Blocks
 
 SOURCE = (
-    "TiTok: https://github.com/bytedance/1d-tokenizer, hub yucornetto/tokenizer_titok_{l32,b64,s128}_imagenet, "
-    "tokenizer_titok_{bl64,bl128,sl256}_vq8k_imagenet, tokenizer_titok_{ll32,bl64,bl128}_vae_c16_imagenet; "
-    "One-D-Piece: https://github.com/turingmotors/One-D-Piece, hub turing-motors/One-D-Piece-{S,B,L}-256"
+    "github.com/bytedance/1d-tokenizer, hub fun-research/TiTok (tokenizer_titok_*.bin) and "
+    "yucornetto/tokenizer_titok_*_imagenet"
 )
 LICENCE = "Apache-2.0"
 
 SIZES = {"small": (512, 8, 8), "base": (768, 12, 12), "large": (1024, 24, 16)}  # width, depth, heads
 PROXY_CODES = 1024
 PIXEL_DECODER = {"z_channels": 256, "hidden_channels": 128, "channel_mult": (1, 1, 2, 2, 4), "num_res_blocks": 2}
+
+# Bare files on the hub, which have no configuration beside them.
+PUBLISHED = {
+    f"tokenizer_titok_{name}.bin": {
+        "codebook_size": 4096,
+        "token_size": 12,
+        "use_l2_norm": True,
+        "commitment_cost": 0.25,
+        "vit_enc_model_size": size,
+        "vit_dec_model_size": size,
+        "vit_enc_patch_size": 16,
+        "vit_dec_patch_size": 16,
+        "num_latent_tokens": num_latents,
+    }
+    for name, size, num_latents in (("s128", "small", 128), ("b64", "base", 64), ("l32", "large", 32))
+}
 
 # Names inside a block of the ViT: official -> ours.
 BLOCK = {
@@ -54,7 +70,7 @@ def from_official_config(config: Mapping[str, Any]) -> TiTok:
     Raises:
         ValueError: a combination that the official code has no model for.
     """
-    c = flat(config)
+    c = fields(config)
     is_vae = c["quantize_mode"] == "vae"
     if c["quantize_mode"] not in ("vq", "vae"):
         raise ValueError(f"quantize_mode={c['quantize_mode']!r} is no TiTok; use 'vq' or 'vae'.")
@@ -64,9 +80,9 @@ def from_official_config(config: Mapping[str, Any]) -> TiTok:
             f"{c['quantize_mode']!r} is no TiTok: two stages go with is_legacy true and 'vq', one stage with "
             "finetune_decoder and is_legacy false."
         )
-    sizes = {"image_size": c["image_size"], "num_latents": c["num_latent_tokens"], "mlp_ratio": c["mlp_ratio"]}
+    shared = {"image_size": c["image_size"], "num_latents": c["num_latent_tokens"], "mlp_ratio": c["mlp_ratio"]}
     encoder = TiTokEncoder(
-        **sizes, **c["encoder"], dim=c["token_size"] * (2 if is_vae else 1), legacy_reshape=c["is_legacy"]
+        **shared, **sizes(c, "encoder"), dim=c["token_size"] * (2 if is_vae else 1), legacy_reshape=c["is_legacy"]
     )
     if not c["is_legacy"]:
         head = PixelHead
@@ -83,7 +99,7 @@ def from_official_config(config: Mapping[str, Any]) -> TiTok:
             shortcut="output",
         )
         head = partial(MixtureHead, num_codes=c["proxy_codebook_size"], renderer=renderer)
-    decoder = TiTokDecoder(**sizes, **c["decoder"], dim=c["token_size"], head=head)
+    decoder = TiTokDecoder(**shared, **sizes(c, "decoder"), dim=c["token_size"], head=head)
     if is_vae:
         return OneDVAE(encoder, decoder)
     make_quantizer = ClusteringQuantizer if c["clustering_vq"] else VectorQuantizer
@@ -92,10 +108,12 @@ def from_official_config(config: Mapping[str, Any]) -> TiTok:
     return make(encoder, quantizer, decoder, tail_drop=None if c["strict_length_assertion"] else TailDrop())
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields on one level, with the official defaults and sizes as numbers."""
+def fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the tokenizer on one level, with the official defaults."""
     model = config.get("model", config)
-    c = {
+    crop = config.get("dataset", {}).get("preprocessing", {}).get("crop_size", 256)
+    return {
+        "image_size": crop,
         "finetune_decoder": True,
         "is_legacy": True,
         "quantize_mode": "vq",
@@ -104,16 +122,18 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_ratio": 4.0,
         "proxy_codebook_size": PROXY_CODES,
         "pixel_vqgan": PIXEL_DECODER,
-        "image_size": config.get("dataset", {}).get("preprocessing", {}).get("crop_size", 256),
     } | dict(model.get("vq_model", model))
-    for part, short in (("encoder", "enc"), ("decoder", "dec")):
-        if part in c:
-            sizes = (c[part]["width"], c[part]["layers"], c[part]["heads"])
-        else:
-            sizes = SIZES[c[f"vit_{short}_model_size"]]
-        patch_size = c.get(f"vit_{short}_patch_size", c.get("patch_size"))
-        c[part] = dict(zip(("width", "depth", "num_heads"), sizes, strict=True)) | {"patch_size": patch_size}
-    return c
+
+
+def sizes(c: Mapping[str, Any], part: str) -> dict[str, int]:
+    """Arguments of "encoder" or "decoder": width, depth, heads and patch size, which may be given by name."""
+    short = f"vit_{part[:3]}"
+    numbers = c.get(part)
+    named = (
+        SIZES[c[f"{short}_model_size"]] if numbers is None else tuple(numbers[k] for k in ("width", "layers", "heads"))
+    )
+    patch_size = c.get(f"{short}_patch_size", c.get("patch_size"))
+    return dict(zip(("width", "depth", "num_heads", "patch_size"), (*named, patch_size), strict=True))
 
 
 def layout(module: TiTok) -> Layout:
@@ -149,7 +169,8 @@ def layout(module: TiTok) -> Layout:
             "pixel_quantize.embedding.weight": "decoder.head.codebook",
         }
         assert isinstance(head.renderer, MaskGITDecoder)
-        prefixes |= pixel_names(head.renderer, "pixel_decoder.", "decoder.head.renderer.")
+        for official, ours in decoder_prefixes(head.renderer).items():
+            prefixes[f"pixel_{official}"] = ours.replace("decoder", "decoder.head.renderer", 1)
     else:
         prefixes["decoder.ffn"] = "decoder.head.layers"
     own = [key for key in module.state_dict() if key.startswith("proxy.")]  # official stage 1 keeps it in another file
@@ -161,15 +182,10 @@ def layout(module: TiTok) -> Layout:
     return Layout(prefixes, conversions=conversions, own=tuple(own))
 
 
-def pixel_names(decoder: MaskGITDecoder, official: str, ours: str) -> dict[str, str]:
-    """Key prefixes of MaskGIT-VQGAN's decoder, which stands at `official` and `ours` in the files."""
-    ends = {"conv_in": "stem", "mid": "middle", "norm_out": "norm", "conv_out": "head"}
-    names = {official + theirs: ours + own for theirs, own in ends.items()}
-    for place, level in enumerate(reversed(range(len(decoder.levels)))):  # official levels count from full resolution
-        names[f"{official}up.{level}.block"] = f"{ours}levels.{place}.blocks"
-        names[f"{official}up.{level}.block.0.nin_shortcut"] = f"{ours}levels.{place}.blocks.0.shortcut"
-        names[f"{official}up.{level}.upsample_conv"] = f"{ours}levels.{place}.resample.conv"
-    return names
+def loss_terms(config: Mapping[str, Any]) -> dict[str, float]:
+    """Weights of the tokenizer's own losses; `commitment_cost` is a field, the divergence has the official default."""
+    c = fields(config)
+    return {"kl": 1e-6} if c["quantize_mode"] == "vae" else {"commitment": c["commitment_cost"], "codebook": 1.0}
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
