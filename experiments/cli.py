@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "generate images from prompts with a trained unified model",
     "reconstruct": "encode and decode images with a trained tokenizer, side by side",
     "ask": "ask a trained unified model questions about a picture",
+    "convert": "read a published tokenizer into a run folder, or write one back",
     "report": "rebuild the report of a study, or of run folders",
 }
 
@@ -41,10 +42,21 @@ EXAMPLES = {
     "sample": ["tessella sample 'a small red circle at the top left' run=runs/ablate/single_vq"],
     "reconstruct": ["tessella reconstruct photo.jpg run=runs/my-vq"],
     "ask": ["tessella ask picture.png 'what colour is the shape?' run=runs/ablate/decoupled"],
+    "convert": [
+        "tessella convert llamagen vq_ds16_c2i.pt runs/llamagen",
+        "tessella convert llamagen vq_ds16_c2i.pt runs/llamagen-384 image_size=384",
+        "tessella convert emu3 hub:BAAI/Emu3-VisionTokenizer runs/emu3",
+        "tessella convert llamagen runs/llamagen back.safetensors",
+    ],
     "report": ["tessella report run=runs/ablate"],
 }
 
-POSITIONAL = {"sample": ("prompt",), "reconstruct": ("image",), "ask": ("image", "question")}
+POSITIONAL = {
+    "sample": ("prompt",),
+    "reconstruct": ("image",),
+    "ask": ("image", "question"),
+    "convert": ("system", "source", "out"),
+}
 
 # Keys of single runs, which a study sets for each of its stages.
 NOT_FOR_STUDIES = {

@@ -24,19 +24,30 @@ def run(cfg: DictConfig) -> Path:
 
     folder = resolve_run(cfg.run, ("tokenizer", "siglip", "unified"))
     node = trained_node(folder)
-    trained = OmegaConf.load(folder / "config.yaml")
+    record = runs.read_json(folder / "run.json")
+    if "imported" in record:
+        from .evaluate_imported import ImportedPhase, imported_config
+
+        make, trained = ImportedPhase, imported_config(folder, node, cfg.get("data"), record["phase"])
+    else:
+        make, trained = build_phase, OmegaConf.load(folder / "config.yaml")
+        if cfg.get("data") is not None:
+            raise ValueError(
+                f"{folder} is measured on the test split of its training data; data= is for imported weights."
+            )
     assert isinstance(trained, DictConfig)
     trained.evaluation = cfg.evaluation
     if trained.phase == "unified":
         trained.tokenizer = node["tokenizer"]  # rebuilt from this folder alone: its inputs may be gone
     with runs.RunFolder(folder) as owned, runs.StopRequest() as stop:
         set_threads(trained)
-        phase = build_phase(trained, folder)
+        phase = make(trained, folder)
         phase.restore()
         owned.write_record(evaluation_fingerprint=None)  # a kill must not leave new numbers under the old one
         phase.to(phase.device)
         evaluate(phase, owned, stop, loggers=[])
         runs.save_config(folder, trained)
-        training = owned.record()["fingerprint"]
-        owned.write_record(evaluation_fingerprint=evaluation_fingerprint(training, trained, data_identity(trained)))
+        measured = {"data": phase.data.record(), "skipped": phase.data.skipped()} if "imported" in record else {}
+        fingerprint = evaluation_fingerprint(record["fingerprint"], trained, data_identity(trained))
+        owned.write_record(evaluation_fingerprint=fingerprint, **measured)
     return folder
