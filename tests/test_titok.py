@@ -1,0 +1,345 @@
+"""TiTok and One-D-Piece: what the modules do, beyond the numbers that recorded cases compare."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+from tessella.tokenizers import official_one_d_piece, official_titok
+from tessella.tokenizers.base import Encoding
+from tessella.tokenizers.checkpoints import export_weights, import_weights
+from tessella.tokenizers.cnn_maskgit import MaskGITDecoder
+from tessella.tokenizers.one_d import OneDTokenizer
+from tessella.tokenizers.one_d_vae import DiagonalNormal, OneDVAE
+from tessella.tokenizers.quantizers.vq import VectorQuantizer
+from tessella.tokenizers.tail_drop import TailDrop
+from tessella.tokenizers.titok import TiTokDecoder, TiTokEncoder
+from tessella.tokenizers.titok_heads import MixtureHead, PixelHead, ProxyHead
+from tessella.tokenizers.titok_stages import PixelStage, ProxyStage
+from tessella.tokenizers.vit import Attention, Block, patch_grid
+
+SIZES = {"image_size": 8, "patch_size": 2, "width": 12, "depth": 1, "num_heads": 2, "num_latents": 6}
+CONF = Path(__file__).parents[1] / "conf" / "tokenizer"
+YAMLS = sorted(file.stem for pattern in ("titok_*", "one_d_piece_*") for file in CONF.glob(f"{pattern}.yaml"))
+
+
+def randomize(module, std=0.3):
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return module
+
+
+def encoder(dim=4, **options):
+    return randomize(TiTokEncoder(**(SIZES | options), dim=dim))
+
+
+def decoder(head=PixelHead, dim=4, **options):
+    return randomize(TiTokDecoder(**(SIZES | options), dim=dim, head=head))
+
+
+def mixture(num_codes=10):
+    renderer = MaskGITDecoder(channels=4, channel_multipliers=(1, 1), num_res_blocks=1, z_channels=3, num_groups=2)
+    return partial(MixtureHead, num_codes=num_codes, renderer=renderer)
+
+
+def tokenizer(kind=OneDTokenizer, head=PixelHead, **options):
+    quantizer = VectorQuantizer(16, 4, normalize=True)
+    torch.nn.init.normal_(quantizer.codebook)
+    return kind(encoder(), quantizer, decoder(head), **options)
+
+
+class Proxy(torch.nn.Module):
+    """Codes are the brightness of 2x2 cells in tenths."""
+
+    image_size, vocab_size = 8, 10
+
+    def encode(self, images):
+        ids = (torch.nn.functional.avg_pool2d(images.mean(1), 2) * 9.99).long().flatten(1)
+        return Encoding(ids[..., None].float(), ids)
+
+    def dequantize(self, ids):
+        return ids[..., None].float()
+
+    def decode(self, latents):
+        cells = latents[..., 0].unflatten(1, (4, 4)) / 10
+        return cells.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].expand(-1, 3, -1, -1)
+
+
+def test_the_legacy_reshape_mixes_slices_of_all_latents():
+    legacy, plain = encoder(legacy_reshape=True), encoder()
+    images = torch.rand(2, 3, 8, 8)
+    seen = {}
+    for name, module in (("legacy", legacy), ("plain", plain)):
+        module.out.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+        module(images)
+    count, width = plain.num_latents, SIZES["width"]
+    for token in range(count):
+        for channel in range(width):
+            flat = channel * count + token
+            expected = seen["plain"][:, flat // width, flat % width]
+            assert torch.equal(seen["legacy"][:, token, channel], expected)
+
+
+def test_pixels_of_a_patch_are_ordered_by_row_column_color():
+    head = PixelHead(5, 2)
+    torch.nn.init.zeros_(head.to_patches.weight)
+    head.to_patches.bias.data = torch.arange(12.0)
+    torch.nn.init.dirac_(head.smooth.weight)
+    images = head(torch.rand(1, 5, 3, 3))
+    assert images.shape == (1, 3, 6, 6)
+    for row in range(6):
+        for column in range(6):
+            for color in range(3):
+                assert images[0, color, row, column] == (row % 2) * 6 + (column % 2) * 3 + color
+
+
+def test_a_prefix_per_image_is_decoded_as_if_it_were_alone():
+    module = decoder().eval()
+    latents = torch.randn(3, 6, 4)
+    together = module(latents, torch.tensor([1, 4, 6]))
+    for image, kept in zip(range(3), (1, 4, 6), strict=True):
+        torch.testing.assert_close(together[image : image + 1], module(latents[image : image + 1, :kept]))
+
+
+def test_tail_drop_cuts_the_batch_at_one_length_in_training():
+    module = tokenizer(tail_drop=TailDrop())
+    latents = torch.randn(2, 6, 4)
+    full = [module.decoder(latents[:, :k]) for k in range(1, 7)]
+    torch.manual_seed(1)
+    met = set()
+    for _ in range(40):
+        images = module.decode(latents)
+        met |= {k for k, image in enumerate(full, start=1) if torch.equal(image, images)}
+    assert met == set(range(1, 7))
+
+
+def test_ids_do_not_depend_on_the_batch():
+    module = tokenizer().eval()
+    images = torch.rand(5, 3, 8, 8)
+    together = module.encode(images).ids
+    assert torch.equal(together, torch.cat([module.encode(image[None]).ids for image in images]))
+    assert torch.equal(together.flip(0), module.encode(images.flip(0)).ids)
+
+
+def test_stage_two_trains_nothing_before_the_decoder():
+    module = tokenizer(PixelStage, mixture()).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    encoding = module.encode(torch.rand(2, 3, 8, 8))
+    assert encoding.losses == {}
+    assert not encoding.latents.requires_grad
+    module.decode(encoding.latents).square().mean().backward()
+    trained = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert trained == {name for name, _ in module.decoder.named_parameters(prefix="decoder")}
+    assert not any(p.requires_grad for part in (module.encoder, module.quantizer) for p in part.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_the_mixture_of_sure_logits_is_the_code():
+    head = mixture()(5, 2)
+    logits = torch.full((1, 10, 2, 2), -1e4)
+    logits[:, 7] = 0
+    torch.testing.assert_close(head.mix(logits), head.codebook[7].view(1, 3, 1, 1).expand(1, 3, 2, 2))
+
+
+def test_stage_one_learns_the_codes_of_its_proxy_and_renders_them():
+    module = tokenizer(ProxyStage, partial(ProxyHead, num_codes=10), proxy=Proxy(), tail_drop=TailDrop())
+    images = torch.rand(2, 3, 8, 8)
+    targets = module.targets(images)
+    assert targets.shape == (2, 16)
+    latents = module.encode(images).latents
+    assert module.logits(latents).shape == (2, 10, 4, 4)
+    module.eval()
+    picked = module.logits(latents).argmax(1)
+    torch.testing.assert_close(module.decode(latents)[:, 0, ::2, ::2], picked / 10)
+    assert not module.train().proxy.training
+
+
+def test_stage_one_needs_a_proxy_for_images():
+    module = tokenizer(ProxyStage, partial(ProxyHead, num_codes=10)).eval()
+    with pytest.raises(ValueError, match=r"give one \(tokenizer.proxy\)"):
+        module.decode(torch.rand(1, 6, 4))
+    other = Proxy()
+    other.image_size = 16
+    with pytest.raises(ValueError, match="images of 16 pixels"):
+        tokenizer(ProxyStage, proxy=other)
+    continuous = Proxy()
+    continuous.vocab_size = None
+    with pytest.raises(ValueError, match="continuous latents"):
+        tokenizer(ProxyStage, proxy=continuous)
+
+
+def test_continuous_latents_are_sampled_in_training_alone():
+    module = OneDVAE(encoder(dim=8), decoder())
+    images = torch.rand(2, 3, 8, 8)
+    posterior = module.posterior(images)
+    module.eval()
+    assert torch.equal(module.encode(images).latents, posterior.mean)
+    assert module.decode(posterior.mean).amax() <= 1
+    module.train()
+    torch.manual_seed(3)
+    sampled = module.encode(images).latents
+    torch.manual_seed(3)
+    assert torch.equal(sampled, posterior.sample(torch.randn_like(posterior.mean)))
+    assert module.vocab_size is None
+    with pytest.raises(ValueError, match=r"needed is \(B, 6, 4\)"):
+        module.decode(posterior.mean[:, :3])
+    with pytest.raises(ValueError, match=r"use encoder.dim=8"):
+        OneDVAE(encoder(dim=4), decoder())
+
+
+def test_the_divergence_is_that_of_torch():
+    posterior = DiagonalNormal.of_moments(torch.randn(2, 3, 10) * 40)
+    assert posterior.logvar.amin() >= -30
+    assert posterior.logvar.amax() <= 20
+    posterior = DiagonalNormal.of_moments(torch.randn(2, 3, 10))
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(posterior.mean, posterior.std), normal(0.0, 1.0)).sum(-1)
+    torch.testing.assert_close(posterior.kl(), expected)
+
+
+def test_attention_without_key_bias_is_one_whose_key_bias_is_zero():
+    with_bias, without = randomize(Attention(8, 2)), randomize(Attention(8, 2, key_bias=False))
+    with_bias.qkv.weight.data = without.qkv.weight.data
+    with_bias.out.load_state_dict(without.out.state_dict())
+    with_bias.qkv.bias.data = torch.cat([without.query_bias, torch.zeros(8), without.value_bias])
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(with_bias(x), without(x))
+
+
+def test_a_block_is_that_of_torch():
+    block = randomize(Block(8, 2, eps=1e-5))
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 32, 0.0, torch.nn.functional.gelu, batch_first=True, norm_first=True)
+    layer.self_attn.in_proj_weight.data, layer.self_attn.in_proj_bias.data = (
+        block.attention.qkv.weight,
+        block.attention.qkv.bias,
+    )
+    pairs = (
+        (layer.self_attn.out_proj, block.attention.out),
+        (layer.linear1, block.mlp[0]),
+        (layer.linear2, block.mlp[2]),
+    )
+    for theirs, ours in (*pairs, (layer.norm1, block.norm1), (layer.norm2, block.norm2)):
+        theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(block(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Attention(8, 3), "use 2 heads"),
+        (lambda: patch_grid(10, 4), "use 8 or 12"),
+        (lambda: encoder(num_latents=0), "use at least 1"),
+        (lambda: decoder(mixture(), patch_size=4), "2 pixels of a cell along one side and the patches are 4 wide"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def published(name):
+    """The official configuration of one of our yaml files, as its release writes it."""
+    letters = {"s": "small", "b": "base", "l": "large"}
+    size = name.split("_")[1 if name.startswith("titok") else 3]
+    sides = size.rstrip("0123456789")
+    is_vae, is_single = name.endswith("_vae"), name.endswith(("_vae", "_vq"))
+    model = {
+        "vit_enc_model_size": letters[sides[0]],
+        "vit_dec_model_size": letters[sides[-1]],
+        "vit_enc_patch_size": 16,
+        "vit_dec_patch_size": 16,
+        "num_latent_tokens": int(size[len(sides) :]),
+    }
+    if is_vae:
+        model |= {"quantize_mode": "vae", "token_size": 16}
+    else:
+        model |= {"codebook_size": 8192 if is_single else 4096, "token_size": 64 if is_single else 12}
+        model |= {"use_l2_norm": not is_single, "commitment_cost": 0.25}
+    if is_single:
+        model |= {"finetune_decoder": False, "is_legacy": False}
+    if name.startswith("one_d_piece"):
+        model |= {"strict_length_assertion": False}
+    return {"model": {"vq_model": model}, "dataset": {"preprocessing": {"crop_size": 256}}}
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_our_yaml_is_the_published_configuration(name):
+    system = official_one_d_piece if name.startswith("one_d_piece") else official_titok
+    with torch.device("meta"):
+        official = system.from_official_config(published(name))
+        with initialize_config_module("tessella.conf", version_base="1.3"):
+            ours = instantiate(compose(overrides=[f"+tokenizer={name}"]).tokenizer)
+    assert type(ours) is type(official)
+    assert str(ours) == str(official)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in official.state_dict().items()}
+    assert ours.encoder.legacy_reshape == official.encoder.legacy_reshape
+    assert (ours.image_size, ours.min_tokens) == (official.image_size, official.min_tokens)
+    assert getattr(ours, "tail_drop", None) == getattr(official, "tail_drop", None)
+    if not isinstance(ours, OneDVAE):
+        assert ours.quantizer.normalize == official.quantizer.normalize
+
+
+def test_bare_files_are_known_by_name():
+    with torch.device("meta"):
+        for name, config in official_titok.PUBLISHED.items():
+            module = official_titok.from_official_config(config)
+            assert str(module.num_tokens) in name
+    assert official_titok.loss_terms(config) == {"commitment": 0.25, "codebook": 1.0}
+    assert official_titok.loss_terms({"quantize_mode": "vae"}) == {"kl": 1e-6}
+
+
+TINY = {
+    "image_size": 8,
+    "patch_size": 2,
+    "encoder": {"width": 12, "layers": 1, "heads": 2},
+    "decoder": {"width": 12, "layers": 1, "heads": 2},
+    "num_latent_tokens": 6,
+    "token_size": 4,
+    "codebook_size": 16,
+    "use_l2_norm": True,
+}
+
+
+def test_stage_one_with_a_proxy_has_the_official_keys_of_one_without():
+    bare = official_titok.from_official_config(TINY | {"finetune_decoder": False, "proxy_codebook_size": 10})
+    proxy = Proxy()
+    proxy.scale = torch.nn.Parameter(torch.ones(1))
+    full = tokenizer(ProxyStage, partial(ProxyHead, num_codes=10), proxy=proxy)
+    official = export_weights(bare, official_titok.layout(bare))
+    assert (
+        import_weights(full, official_titok.unwrap({"ema": official, "model": {}}), official_titok.layout(full)) == {}
+    )
+    assert torch.equal(full.encoder.out.weight, bare.encoder.out.weight)
+    assert export_weights(full, official_titok.layout(full)).keys() == official.keys()
+
+
+def test_clustering_and_bare_state_dicts_are_read():
+    config = TINY | {"finetune_decoder": False, "is_legacy": False, "clustering_vq": True}
+    module = official_titok.from_official_config(config)
+    official = export_weights(module, official_titok.layout(module))
+    assert "quantize.embed_prob" in official
+    assert official_titok.unwrap(official) is official
+    import_weights(module, official, official_titok.layout(module))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantize_mode": "fsq"}, "'vq' or 'vae'"),
+        ({"is_legacy": False}, "two stages go with is_legacy true"),
+        ({"quantize_mode": "vae", "finetune_decoder": False}, "one stage with"),
+    ],
+)
+def test_configurations_without_a_model_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        official_titok.from_official_config(TINY | change)
+
+
+def test_one_d_piece_refuses_configurations_of_titok():
+    with pytest.raises(ValueError, match="strict_length_assertion: false"):
+        official_one_d_piece.from_official_config(TINY)
