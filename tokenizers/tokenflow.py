@@ -147,5 +147,13 @@ def task_layer(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.Tanh(), nn.Linear(in_dim, out_dim))
 
 
+def semantic_loss(decoded: Tensor, target: Tensor) -> Tensor:
+    """Mean over images and cells of 1 - cosine, of decoded and teacher's features (B, N, D).
+
+    The paper speaks of the l2 distance; the published models were trained with this.
+    """
+    return 1 - F.cosine_similarity(decoded.float(), target.float(), dim=-1).mean()
+
+
 def resize(images: Tensor, size: int) -> Tensor:
     return images if images.shape[-1] == size else F.interpolate(images, size=(size, size), mode="bicubic")
