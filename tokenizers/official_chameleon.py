@@ -33,6 +33,7 @@ def from_official_config(config: Mapping[str, Any], *, image_size: int | None = 
     Raises:
         ValueError: a field is missing, or describes what the published tokenizer is not.
     """
+    config = config.get("model", config)  # vqgan.yaml
     config = config.get("params", config)
     missing = [name for name in ("embed_dim", "n_embed", "ddconfig") if name not in config]
     if missing:
