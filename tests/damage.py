@@ -104,6 +104,32 @@ def stale_cache(folder: Path) -> None:
         path.write_text(text)
 
 
+VQ = {
+    "ch": 8, "norm_num_groups": 4, "num_res_blocks": 1, "encoder_ch_mult": [1, 2], "decoder_ch_mult": [1, 2],
+    "z_channels": 16, "codebook_size": 48, "codebook_embed_dim": 8,
+}  # fmt: skip
+
+
+def release(**config: object) -> Callable[[Path], None]:
+    """An official file of LlamaGen with a configuration beside it; `config` says what is wrong with that."""
+
+    def prepare(folder: Path) -> None:
+        from tessella.tokenizers import official_llamagen
+        from tessella.tokenizers.checkpoints import export_weights
+
+        tokenizer = official_llamagen.from_official_config(VQ)
+        save_file(export_weights(tokenizer, official_llamagen.layout(tokenizer)), folder / "vq.safetensors")
+        (folder / "vq.json").write_text(json.dumps(VQ | config))
+
+    return prepare
+
+
+def pickle_with_code(folder: Path) -> None:
+    import torch
+
+    torch.save({"model": os.getcwd}, folder / "vq.pt")
+
+
 def no_runs_possible(folder: Path) -> None:
     """A file where the folder of runs belongs: nobody, root included, can write below it."""
     shutil.move(folder / "runs", folder / "earlier")

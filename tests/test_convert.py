@@ -188,6 +188,18 @@ def test_a_pickle_with_more_around_the_weights_and_tensors_without_use(place, te
     assert_same(load_file("back.safetensors"), state)
 
 
+def test_chameleon_keeps_its_configuration_beside_its_weights(place, tessella):
+    state = official_state("chameleon")
+    torch.save({"state_dict": state}, place / "vqgan.ckpt")
+    params = {**TINY["chameleon"], "lossconfig": {"target": "some.Loss", "params": {"disc_start": 1}}}
+    (place / "vqgan.yaml").write_text(json.dumps({"model": {"target": "some.VQModel", "params": params}}))
+    outcome = tessella("convert", "chameleon", "vqgan.ckpt", "ours", "image_size=16")
+    assert outcome.code == 0, outcome.err
+    assert "by vqgan.yaml" in outcome.out
+    assert tessella("convert", "chameleon", "ours", "back.safetensors").code == 0
+    assert_same(load_file("back.safetensors"), state)
+
+
 def test_half_precision_stays_half_precision(place, tessella):
     state = release(place / "release", "siglip")
     half = {key: tensor.bfloat16() for key, tensor in state.items()}

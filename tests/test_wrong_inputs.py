@@ -21,7 +21,9 @@ from .damage import (
     no_runs_possible,
     parquet,
     photos,
+    pickle_with_code,
     record,
+    release,
     stale_cache,
     weights_of_another_shape,
 )
@@ -228,6 +230,68 @@ WRONG = {
     ),
     "damaged metrics": Wrong(["report", "run=runs/vq"], ("runs/vq/metrics.json",), damage("runs/vq/metrics.json")),
     "report of nothing": Wrong(["report", "run=photos"], ("photos", "run=..."), photos(1)),
+    # published weights
+    "system not named": Wrong(["convert"], ("system", "system=")),
+    "misspelt system": Wrong(["convert", "lamagen", "vq.pt", "new"], ("'lamagen'", "Nearest: llamagen")),
+    "missing official file": Wrong(["convert", "llamagen", "vq.pt", "new"], ("vq.pt does not exist",)),
+    "official file that is no file of weights": Wrong(
+        ["convert", "llamagen", "notes.txt", "new"], ("notes.txt", ".safetensors"), damage("notes.txt")
+    ),
+    "damaged official file": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new"], ("no readable safetensors",), damage("vq.safetensors")
+    ),
+    "pickle with code": Wrong(["convert", "llamagen", "vq.pt", "new"], ("vq.pt", "tensors alone"), pickle_with_code),
+    "folder without weights": Wrong(["convert", "llamagen", "photos", "new"], ("photos", "one file of"), photos(1)),
+    "official sizes that do not fit": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new"],
+        ("vq.safetensors", "vq.json", "encoder.conv_in.weight (8, 3, 3, 3)", "tokenizer=<name>"),
+        release(ch=16),
+    ),
+    "configuration of another system": Wrong(
+        ["convert", "emu3", "vq.safetensors", "new"], ("temporal_downsample_factor",), release()
+    ),
+    "damaged official configuration": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new"],
+        ("vq.json cannot be read",),
+        lambda f: (release()(f), damage("vq.json")(f))[0],
+    ),
+    "official configuration missing": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new", "config=sizes.json"], ("config=sizes.json",), release()
+    ),
+    "two configurations": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new", "config=vq.json", "tokenizer=vq8"],
+        ("config=vq.json", "leave one"),
+        release(),
+    ),
+    "sizes unknown": Wrong(
+        ["convert", "titok", "weights.safetensors", "new"],
+        ("weights.safetensors", "tokenizer=titok_l32", "config=<file>"),
+        lambda f: (release()(f), (f / "vq.safetensors").rename(f / "weights.safetensors"))[0],
+    ),
+    "tokenizer of another design": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new", "tokenizer=nano/vq"], ("llamagen", "which system"), release()
+    ),
+    "image size that is fixed": Wrong(
+        ["convert", "siglip", "vq.safetensors", "new", "image_size=64"], ("image_size=64", "siglip"), release()
+    ),
+    "converted folder exists": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "runs/vq"], ("out=runs/vq", "not overwritten"), release()
+    ),
+    "file named for a converted folder": Wrong(
+        ["convert", "llamagen", "vq.safetensors", "new.safetensors"], ("new.safetensors", "name a folder"), release()
+    ),
+    "folder named for an official file": Wrong(
+        ["convert", "llamagen", "runs/vq", "new"], ("out=new", "new.safetensors")
+    ),
+    "run of another system": Wrong(
+        ["convert", "llamagen", "runs/vq", "new.safetensors"], ("no tokenizer of llamagen",)
+    ),
+    "hub id without the network": Wrong(
+        ["convert", "llamagen", "hub:nobody/nothing", "new"],
+        ("hub:nobody/nothing", "Without the network", "https://huggingface.co/nobody/nothing", "nothing/"),
+    ),
+    "hub id without a name": Wrong(["convert", "llamagen", "hub:nobody", "new"], ("hub:nobody", "<owner>/<name>")),
+    "data for a trained run": Wrong(["evaluate", "run=runs/vq", "data=scenes"], ("runs/vq", "imported weights")),
     # the place
     "run folder busy": Wrong([*TRAIN, "out=runs/vq"], ("runs/vq", "process", "wait"), busy("runs/vq")),
     "study busy": Wrong(["ablate", "study=mine"], ("runs/mine", "process", "wait"), busy("runs/mine")),
