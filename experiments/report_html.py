@@ -141,7 +141,7 @@ def generation_section(results: Results) -> str:
 def understanding_section(results: Results) -> str:
     kinds = [name for name in results.names if name.startswith("und/accuracy/")]
     names = [name for name in ("und/accuracy", *kinds) if results.columns(name)]
-    more = [name for name in ("und/caption_bits_per_byte", "sem/retrieval") if results.columns(name)]
+    more = [name for name in ("und/caption_bits_per_byte", "sem/retrieval", "sem/cosine") if results.columns(name)]
     parts = []
     if names:
         parts.append(

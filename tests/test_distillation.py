@@ -304,3 +304,15 @@ def test_variant_and_design_have_the_same_pixel_parts():
     assert flow.pixel_decoder == pixels.decoder
     assert flow.quantizer.pixel_dim == pixels.quantizer.dim
     assert flow.quantizer.codebook_size == pixels.quantizer.codebook_size
+
+
+def test_the_report_shows_agreement_with_the_teacher_and_its_floor(flow, tmp_path):
+    from tessella.experiments.report import build_report
+
+    shutil.copytree(flow / "runs/flow", tmp_path / "flow")
+    page = build_report(tmp_path / "flow").read_text()
+    assert "teacher cosine" in page
+    results = read(tmp_path / "flow/report/results.json")["designs"]["flow"]["results"]
+    (row,) = [row for row in results if row["name"] == "sem/cosine"]
+    assert row["floor"] < 1
+    assert row["better"] == "higher"
