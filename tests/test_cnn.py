@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tessella.tokenizers.cnn_blocks import ResidualBlock
 from tessella.tokenizers.cnn_maskgit import MaskGITDecoder, MaskGITEncoder
-from tessella.tokenizers.cnn_vqgan import ResidualBlock
 from tessella.tokenizers.discriminators import (
     PatchGAN,
     hinge_discriminator_loss,

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from tessella.tokenizers.base import Encoding, ImageTokenizer, VisionEncoder
+from tessella.tokenizers.cnn_blocks import AttentionBlock, Downsample
 from tessella.tokenizers.cnn_light import LightDecoder, LightEncoder
-from tessella.tokenizers.cnn_vqgan import AttentionBlock, Downsample, VQGANDecoder, VQGANEncoder
+from tessella.tokenizers.cnn_vqgan import VQGANDecoder, VQGANEncoder
 from tessella.tokenizers.decoupled import Decoupled
 from tessella.tokenizers.losses import PixelLoss, SigmoidLoss
 from tessella.tokenizers.quantizers.vq import VectorQuantizer

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from .cnn_vqgan import Chain, Level, LevelsDecoder, LevelsEncoder, ResidualBlock, Upsample, group_norm, level_widths
+from .cnn_blocks import Chain, Level, LevelsDecoder, LevelsEncoder, ResidualBlock, Upsample, group_norm, level_widths
 
 
 class MaskGITEncoder(LevelsEncoder):

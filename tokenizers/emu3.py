@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cnn_vqgan import VQGANDecoder, VQGANEncoder, group_norm
+from .cnn_blocks import group_norm
+from .cnn_vqgan import VQGANDecoder, VQGANEncoder
 from .vq import ConvDecoder, ConvEncoder
 
 TIME_PADDING = 2  # frames of zeros before the first one, whatever the kernel: a kernel of 4 with stride 2 halves T

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .cnn_vqgan import AttentionBlock, LevelsDecoder, LevelsEncoder
+from .cnn_blocks import AttentionBlock, LevelsDecoder, LevelsEncoder
 
 ENDS = {"conv_in": "stem", "norm_out": "norm", "conv_out": "head"}
 IN_ATTENTION = {"norm": "norm", "q": "query", "k": "key", "v": "value", "proj_out": "out"}
