@@ -63,13 +63,15 @@ def architecture(name: str, weights: Path, options: Any) -> Architecture:
     if options.get("tokenizer") is not None:
         _refuse(options, "config", "leave one of them out: config is an official file, tokenizer one of our own")
         _refuse(options, "image_size", "with tokenizer= write tokenizer.image_size")
-        return Architecture(plain(options.tokenizer), "tokenizer=")
+        return Architecture(plain(options.tokenizer), "the tokenizer= given")
     file = Path(options.config).expanduser() if options.config else config_beside(weights)
     if file is not None:
         return Architecture(official_node(name, read_config(file), options.image_size), str(file))
     published = getattr(system(name), "PUBLISHED", {}).get(weights.name)  # files that have no configuration beside them
     if published is not None:
-        return Architecture(official_node(name, plain(published), options.image_size), f"the name {weights.name}")
+        return Architecture(
+            official_node(name, plain(published), options.image_size), f"the published sizes of {weights.name}"
+        )
     ours = [
         option
         for option in config_groups()["tokenizer"]

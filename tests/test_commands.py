@@ -79,7 +79,7 @@ def test_multirun_trains_one_run_for_each_seed(tessella, tiny, tmp_path, monkeyp
     assert all("seed=0,1" in record["command"] for record in records)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "sample", "reconstruct", "ask", "report"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "sample", "reconstruct", "ask", "convert", "report"])
 def test_cfg_job_prints_the_configuration_and_runs_nothing(command, tessella, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = tessella(command, "--cfg", "job")

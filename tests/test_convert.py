@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 
 from tessella.experiments import hub, systems
-from tessella.tokenizers.checkpoints import export_weights
+from tessella.experiments.cli import config_groups
+from tessella.experiments.compose import compose_config
+from tessella.tokenizers.checkpoints import export_weights, official_names
 
 from .image_files import fill_folder
 
@@ -222,6 +225,22 @@ def test_transformers_files_go_back_as_transformers_files(place, tessella):
     assert there.code == 0, there.err
     assert tessella("convert", "siglip", "ours", "back.safetensors").code == 0
     assert_same(load_file("back.safetensors"), load_file("tower/model.safetensors"))
+
+
+OURS = [
+    (system, option)
+    for option in config_groups()["tokenizer"]
+    for system in systems.system_names()
+    if option in (system, systems.USUAL.get(system), {"llamagen": "vq8"}.get(system)) or option.startswith(f"{system}_")
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OURS)
+def test_every_published_yaml_has_an_official_layout(name, option):
+    with torch.device("meta"):
+        module = instantiate(compose_config("train", [f"tokenizer={option}"]).tokenizer)
+    for layout in systems.layouts(name, module).values():
+        assert official_names(module, layout)
 
 
 def test_our_own_yaml_gives_the_sizes(place, tessella):
