@@ -41,14 +41,22 @@ class Benchmark:
         name: of the benchmark, as in bench_<name>.py.
         description: printed first, and by --help.
         packages: whose versions are recorded.
+        add_options: gives the parser options of this benchmark alone, which are then in `options`.
     """
 
-    def __init__(self, name: str, description: str, packages: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        packages: Sequence[str],
+        add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    ) -> None:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--quick", action="store_true", help="tiny sizes, in seconds; its ratios say nothing")
         parser.add_argument("--threads", type=int, default=1, help="processor threads of every contender (default: 1)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
-        options = parser.parse_args()
+        add_options(parser)
+        options = self.options = parser.parse_args()
         if options.threads < 1:
             parser.error(f"--threads {options.threads} must be at least 1")
         self.quick: bool = options.quick

@@ -24,7 +24,7 @@ def options(monkeypatch):
         monkeypatch.setenv(name, value)  # or the benchmark would start this process over
     yield lambda *words: monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, words)])
     torch.set_num_threads(threads)
-    for name in {"compare", "untrained"} & (set(sys.modules) - loaded):
+    for name in {"compare", "untrained", "tokenizer_peers"} & (set(sys.modules) - loaded):
         del sys.modules[name]
 
 
