@@ -73,11 +73,10 @@ class LatentAttentionDecoder(OneDDecoder):
         self.pixels = pixels
 
     def forward(self, latents: Tensor, kept: Tensor | None = None) -> Tensor:
-        cells = self.cells(latents, kept).transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
-        return (self.pixels(cells) + 1) / 2
+        return (self.pixels(self.grid(latents, kept)) + 1) / 2
 
-    def cells(self, latents: Tensor, kept: Tensor | None = None) -> Tensor:
-        """(B, k, dim), and (B,) kept latents of each image -> (B, M, D)."""
+    def grid(self, latents: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(B, k, dim), and (B,) kept latents of each image -> (B, D, h, w), what the convolutions see."""
         stream = self.from_latents(latents)
         stream = F.rms_norm(stream, stream.shape[-1:])  # (B, k, D)
         batch, length, width = stream.shape
@@ -86,7 +85,10 @@ class LatentAttentionDecoder(OneDDecoder):
         visible = None
         if kept is not None:
             visible = torch.arange(length + 1, device=kept.device) <= kept[:, None]  # (B, 1 + k): null first
-        return self.attention(self.queries, keys, torch.cat([null, stream], dim=1), visible) + self.queries
+        cells = (
+            self.attention(self.queries, keys, torch.cat([null, stream], dim=1), visible) + self.queries
+        )  # (B, M, D)
+        return cells.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
 
 
 class CrossAttention(nn.Module):
