@@ -91,6 +91,11 @@ def test_nano_config_keeps_the_contract(name):
         ("maskgit_vqgan", "decoder", 30_478_339),
         ("janus", "generation", 71_883_403),
         ("emu3", "", 270_740_287),
+        ("tokenflow_b_256", "", 376_569_643),
+        ("tokenflow_b_256", "pixel_encoder", 29_298_176),
+        ("tokenflow_b_256", "pixel_decoder", 237_117_187),
+        ("tokenflow_b", "pixel_decoder", 42_449_795),
+        ("tokenflow_xl", "", 554_009_963 - 30_480_160),  # without layers that nothing reads: test_official_tokenflow.py
         ("titok_s128", "", 83_674_639),
         ("titok_s128", "decoder.head.renderer", 30_478_339),
         ("titok_b64", "", 204_814_095),

@@ -27,6 +27,10 @@ LICENCE = "MIT for the code and the file of TokenFlow-B"
 
 B_SCALES = (1, 2, 4, 6, 8, 10, 12, 14)
 XL_SCALES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 22, 27)
+PUBLISHED = {  # file -> its configuration, beside which no file has one
+    "tokenflow_clipb_32k_enhanced.pt": {"teacher": "clipb_224", "infer_interpolate": True, "enhanced_decoder": True},
+    "tokenflow_siglip_32k.pt": {"teacher": "siglip_384"},
+}
 # What the official class fixes for each teacher.
 TEACHERS: dict[str, dict[str, Any]] = {
     "clipb_224": {
@@ -103,14 +107,12 @@ def from_official_config(config: Mapping[str, Any]) -> TokenFlow:
         attention_levels=(len(sides["decoder"]) - 1,),
         z_channels=full["z_channels"],
     )
-    scales = tuple(full["scales"])
     semantic_decoder = ViTSemanticDecoder(
         in_dim=full.get("semantic_code_dim", 32),
         width=full["embed_dim"],
         num_layers=full["sem_dec_depth"],
         num_heads=full["sem_dec_heads"],
         feature_dim=full["teacher_dim"],
-        grid_size=scales[-1],
         native_grid=full["grid_native"],
     )
     return TokenFlow(
@@ -119,7 +121,7 @@ def from_official_config(config: Mapping[str, Any]) -> TokenFlow:
         quantizer(full),
         pixel_decoder,
         semantic_decoder,
-        scales=scales,
+        scales=full["scales"],
         scale_drop=full.get("scale_drop", SCALE_DROP),
     )
 

@@ -1,5 +1,7 @@
 """The vision tower of CLIP (Radford et al. 2021, arXiv:2103.00020)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,7 +84,7 @@ def resize_positions(positions: Tensor, grid_size: int) -> Tensor:
     The factor is (grid_size + 0.1) / old as in DINO's and CLIP's code. It is more than a guard against a grid one too
     small: it sets where samples are taken, and published weights were used with it.
     """
-    old = round((len(positions) - 1) ** 0.5)
+    old = math.isqrt(len(positions) - 1)
     if old == grid_size:
         return positions
     table = positions[1:].T.unflatten(1, (old, old))[None]  # (1, D, old, old)
