@@ -155,7 +155,7 @@ class TokenizerPhase(Phase):
 
     def describe(self) -> dict[str, Any]:
         tokenizer = self.tokenizer
-        inputs = build.trained_inputs(self.cfg.get("teacher"), "teacher")
+        inputs = build.trained_inputs(self.cfg.tokenizer) | build.trained_inputs(self.cfg.get("teacher"), "teacher")
         if self.cfg.warm_start is not None:
             inputs |= build.trained_inputs({"_target_": build.TRAINED, "folder": self.cfg.warm_start}, "warm_start")
         return {
