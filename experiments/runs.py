@@ -35,7 +35,7 @@ _EVERY_PHASE = (
     "data/*.py",
     *(f"experiments/{name}.py" for name in ("build", "callbacks", "lit_base", "optimizers", "phase", "steps", "train")),
 )
-_SAMPLING = ("generate", "sampling", "decoder", "decoder_llama")  # of unified/: not part of training
+_SAMPLING = ("generate", "sampling", "decoder", "decoder_llama", "packed_linear")  # of unified/: not part of training
 _LEARNING = sorted(path.stem for path in (PACKAGE / "unified").glob("*.py") if path.stem not in _SAMPLING)
 TRAINING_CODE = {
     "tokenizer": (*_EVERY_PHASE, "experiments/lit_tokenizer.py", "experiments/distillation.py"),

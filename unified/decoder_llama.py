@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .decoder import CachedDecoder
 from .llama_stack import is_llama_like, neighbours, rotations
+from .packed_linear import PackedLinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer's weights: matrices are (in, out), products that share an input are one, norms are multiplied in."""
+    """One layer's weights: products that share an input are one, norms are multiplied in."""
 
-    query_key_value: Tensor
-    query_key_value_bias: Tensor | None
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    query_key_value: PackedLinear
+    out: PackedLinear
+    gate_up: PackedLinear
+    down: PackedLinear
 
 
 class LlamaDecoder(CachedDecoder):
@@ -47,32 +47,31 @@ class LlamaDecoder(CachedDecoder):
         self.dtype = llm.dtype if dtype is None else dtype
         self.cache_dtype = torch.float32 if llm.device.type == "cpu" else self.dtype
         order = neighbours(self.heads, self.key_heads, self.width).to(llm.device)
-        self.layers = [self._fuse(layer, order) for layer in base.layers]
+        self.layers = [self._fuse(layer, order, rows) for layer in base.layers]
         self.final_norm: Tensor = base.norm.weight.detach().float()
         self.eps = self.final_norm.new_tensor(config.rms_norm_eps)
         self.rotations = rotations(llm, torch.arange(capacity, device=llm.device))  # (capacity, E / 2)
         super().__init__(llm, rows=rows, capacity=capacity)
 
-    def _fuse(self, layer: Any, order: Tensor) -> _Layer:
+    def _fuse(self, layer: Any, order: Tensor, rows: int) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
         def fused(*linears: nn.Linear, norm: Tensor | None = None) -> Tensor:
             weight = torch.cat([linear.weight.detach().float() for linear in linears])
             return weight if norm is None else weight * norm.detach().float()
 
-        def stored(weight: Tensor) -> Tensor:
-            return weight.t().to(self.dtype).contiguous()
+        def packed(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
+            return PackedLinear(weight, bias, dtype=self.dtype, rows=rows)
 
         three = attention.q_proj, attention.k_proj, attention.v_proj
         bias = None
         if three[0].bias is not None:
-            bias = torch.cat([linear.bias.detach() for linear in three])[order].to(self.dtype)
+            bias = torch.cat([linear.bias.detach() for linear in three])[order]
         return _Layer(
-            query_key_value=stored(fused(*three, norm=layer.input_layernorm.weight)[order]),
-            query_key_value_bias=bias,
-            out=stored(fused(attention.o_proj)),
-            gate_up=stored(fused(mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm.weight)),
-            down=stored(fused(mlp.down_proj)),
+            query_key_value=packed(fused(*three, norm=layer.input_layernorm.weight)[order], bias),
+            out=packed(fused(attention.o_proj)),
+            gate_up=packed(fused(mlp.gate_proj, mlp.up_proj, norm=layer.post_attention_layernorm.weight)),
+            down=packed(fused(mlp.down_proj)),
         )
 
     def _allocate(self, rows: int) -> None:
@@ -86,25 +85,22 @@ class LlamaDecoder(CachedDecoder):
 
     def _forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         rows, count, dim = embeddings.shape
-        x = embeddings.reshape(rows * count, dim).float()
+        x = embeddings.reshape(rows * count, dim).to(torch.float32, copy=True)
         rotation = self.rotations[positions].unsqueeze(2)  # (R, n, 1, E / 2)
         if mask is not None:  # the fused kernel would make this of a bool mask in every layer
             mask = torch.zeros_like(mask, dtype=self.cache_dtype).masked_fill_(~mask, float("-inf"))
+        new = slice(self.length - count, self.length)
         for layer, cache in zip(self.layers, self._kv, strict=True):
-            projected = self._unit(x).to(self.dtype) @ layer.query_key_value
-            if layer.query_key_value_bias is not None:
-                projected = projected + layer.query_key_value_bias
-            projected = projected.float().view(rows, count, -1, self.width)
-            turned = torch.view_as_complex(projected[:, :, : -self.key_heads].unflatten(-1, (-1, 2))) * rotation
-            turned = torch.view_as_real(turned).flatten(-2).transpose(1, 2)
-            new = slice(self.length - count, self.length)
-            cache[0, :, :, new] = turned[:, self.heads :]
-            cache[1, :, :, new] = projected[:, :, -self.key_heads :].transpose(1, 2)
-            queries = turned[:, : self.heads].to(self.cache_dtype)
+            projected = layer.query_key_value(self._unit(x)).float().view(rows, count, -1, self.width)
+            turned = projected[:, :, : -self.key_heads].unflatten(-1, (-1, 2))
+            torch.view_as_complex(turned).mul_(rotation)  # in place: queries and keys of `projected`
+            kept = projected[:, :, self.heads :].unflatten(2, (2, -1))  # (R, n, keys or values, heads of keys, E)
+            cache[:, :, :, new] = kept.permute(2, 0, 3, 1, 4)
+            queries = projected[:, :, : self.heads].transpose(1, 2).to(self.cache_dtype)
             seen = self._attend(queries, cache[0, :, :, : self.length], cache[1, :, :, : self.length], mask)
-            x = x + seen.transpose(1, 2).reshape(rows * count, -1).to(self.dtype) @ layer.out
-            gate, up = (self._unit(x).to(self.dtype) @ layer.gate_up).chunk(2, -1)
-            x = x + F.silu(gate).mul_(up) @ layer.down
+            x += layer.out(seen.transpose(1, 2).reshape(rows * count, -1))
+            gate, up = layer.gate_up(self._unit(x)).chunk(2, -1)
+            x += layer.down(F.silu(gate).mul_(up))
         return (self._unit(x) * self.final_norm).to(self.dtype).view(rows, count, dim)
 
     def _unit(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..tokenizers.base import ImageTokenizer
 from .cross_entropy import linear_cross_entropy
+from .packed_linear import PackedLinear
 
 
 class ClassifierHead(nn.Module):
@@ -55,10 +56,14 @@ class ClassifierHead(nn.Module):
 
     def inputs(self, ids: Tensor) -> Tensor:
         """Teacher forcing: ids (W, L) -> (W, L, D); row i embeds id i and predicts id i + 1."""
-        if ids.numel() >= self.vocab_size:  # the MLP over all codes costs less than over all ids
-            return F.embedding(ids, self.table()) + self.place_embedding.weight
-        vectors = self.code_second(F.gelu(self.code_first(F.embedding(ids, self.codes))))
-        return self.embedding(ids) + vectors + self.place_embedding.weight
+        return self._embed(ids.numel())(ids) + self.place_embedding.weight
+
+    def _embed(self, count: int) -> Callable[[Tensor], Tensor]:
+        """What ids look like, place left out; the MLP runs over all codes when `count` ids are more than those."""
+        if count >= self.vocab_size:
+            table = self.table()
+            return lambda ids: F.embedding(ids, table)
+        return lambda ids: self.embedding(ids) + self.code_second(F.gelu(self.code_first(F.embedding(ids, self.codes))))
 
     def weight(self) -> Tensor:
         """The classifier (K, D): logits are `hidden @ weight.T`."""
@@ -92,12 +97,13 @@ class ClassifierHead(nn.Module):
             choose: logits (R, K) -> ids (R,).
             progress: called after every id with the ids so far and L.
         """
-        table, weight = self.table(), self.weight().to(hidden.dtype).t().contiguous()
+        embed = self._embed(len(hidden) * self.num_tokens)
+        classify = PackedLinear(self.weight(), dtype=hidden.dtype, rows=len(hidden))
         ids = []
         for i in range(self.num_tokens):
             if i:
-                hidden = extend((table[ids[-1]] + self.place_embedding.weight[i - 1])[:, None])[:, 0]
-            ids.append(choose(hidden @ weight))
+                hidden = extend((embed(ids[-1]) + self.place_embedding.weight[i - 1])[:, None])[:, 0]
+            ids.append(choose(classify(hidden)))
             if progress is not None:
                 progress(i + 1, self.num_tokens)
         return torch.stack(ids, 1)
