@@ -13,7 +13,7 @@ from torch import Tensor
 from .decoder import CachedDecoder
 from .decoder_llama import make_decoder
 from .model import UnifiedModel
-from .sampling import ImageNoise, Sampling, draw, guide
+from .sampling import Sampling, draw, guide, image_noise
 from .sequence import Text, pack
 
 Progress = Callable[[int, int], None]  # ids written so far for each image, ids in all
@@ -52,13 +52,13 @@ def write_images(
     length = model.head.num_tokens
     decoder = make_decoder(model.llm, rows=len(prompts), capacity=max(map(len, prompts)) + length - 1, dtype=dtype)
     hidden = _read(model, decoder, prompts)
-    noise = ImageNoise(seeds, model.head.vocab_size, hidden.device) if sampling.temperature > 0 else None
+    noise = iter(image_noise(seeds, length, hidden.device).unbind(1)) if sampling.temperature > 0 else None
 
     def choose(logits: Tensor) -> Tensor:
         logits = logits.float()
         if guided:
             logits = guide(logits[:count], logits[count:], sampling.guidance)
-        ids = draw(logits, sampling, None if noise is None else noise.next())
+        ids = draw(logits, sampling, None if noise is None else next(noise))
         return ids.repeat(2) if guided else ids
 
     return model.head.generate(hidden, decoder.extend, choose, progress)[:count]

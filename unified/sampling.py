@@ -57,33 +57,27 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(dropped, float("-inf"))
 
 
-def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
+def draw(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
     """Ids (B,) from logits (B, K).
 
     Args:
-        noise: (B, K) draws of the exponential distribution; id i wins with probability softmax(logits)[i] because the
-            smallest of competing exponential clocks rings first. None for temperature 0.
+        uniform: (B,) float64 draws in [0, 1): id i is where the cumulative distribution first exceeds the draw. One
+            number a row instead of one for each id, which would take longer than the rest. None for temperature 0.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    assert noise is not None
+    assert uniform is not None
     logits = logits.float() / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = keep_top_p(logits, sampling.top_p)
-    return (logits.softmax(-1) / noise).argmax(-1)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    # of the sum that was reached, not of 1: so the draw lies below it, and an id of probability 0 is never chosen
+    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
-class ImageNoise:
-    """Exponential draws for B images, each from its own seed: what an image becomes does not depend on its batch."""
-
-    def __init__(self, seeds: Sequence[int], size: int, device: torch.device):
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self._noise = torch.empty(len(seeds), size, device=device)
-
-    def next(self) -> Tensor:
-        """(B, size), overwritten by the next call."""
-        for row, generator in zip(self._noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
-        return self._noise
+def image_noise(seeds: Sequence[int], length: int, device: torch.device) -> Tensor:
+    """Draws (B, length) for the ids of B images, each from its own seed: an image does not depend on its batch."""
+    rows = [torch.rand(length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(device)
