@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ..tokenizers.base import ImageTokenizer, VisionEncoder
-from ..tokenizers.tokenflow import TokenFlow
+from ..tokenizers.tokenflow import TokenFlow, semantic_loss
 from .build import freeze
 
 
@@ -63,9 +63,9 @@ class Distillation:
         """(B, N, C) -> (B, N, feature_dim), what is compared with `targets`."""
         return self.tokenizer.semantic_decode(latents).float()
 
-    def cosine(self, images: Tensor, latents: Tensor) -> Tensor:
-        """Cosine between decoded and teacher's features, (B, N). The loss is 1 minus its mean."""
-        return F.cosine_similarity(self.decoded(latents), self.targets(images), dim=-1)
+    def loss(self, images: Tensor, latents: Tensor) -> Tensor:
+        """Mean over images and cells of 1 - cosine between `decoded` and `targets`."""
+        return semantic_loss(self.decoded(latents), self.targets(images))
 
 
 def check_teacher(cfg: DictConfig, tokenizer: ImageTokenizer) -> None:

@@ -16,6 +16,7 @@ from ..data.base import Batch
 from ..metrics.reconstruction import psnr
 from ..tokenizers.base import ImageTokenizer
 from ..tokenizers.semantic_light import LightVisionEncoder
+from ..tokenizers.titok_stages import PixelStage, ProxyStage
 from . import build
 from .distillation import Distillation, build_distillation, check_teacher
 from .evaluate_tokenizer import evaluate_tokenizer
@@ -46,7 +47,7 @@ class LitTokenizer(LitPhase):
         images = images.contiguous(memory_format=torch.channels_last)
         encoding = self.tokenizer.encode(images)
         if self.distillation is not None:
-            semantic = 1 - self.distillation.cosine(images, encoding.latents).mean()
+            semantic = self.distillation.loss(images, encoding.latents)
             encoding = replace(encoding, losses={**encoding.losses, "semantic": semantic})
         total, terms = self.loss(images, self.tokenizer.decode(encoding.latents), encoding)
         self.log_terms({"loss": total, **{f"loss/{name}": value for name, value in terms.items()}})
@@ -60,7 +61,7 @@ class LitTokenizer(LitPhase):
             used = encoding.ids.unique().numel() / self.tokenizer.vocab_size
             self.log("val/codebook/usage", used, batch_size=len(images))
         if self.distillation is not None:
-            cosine = self.distillation.cosine(images, encoding.latents).mean()
+            cosine = 1 - self.distillation.loss(images, encoding.latents)
             self.log("val/sem/cosine", cosine, batch_size=len(images))
 
 
@@ -68,7 +69,7 @@ class TokenizerPhase(Phase):
     """Trains and evaluates an image tokenizer.
 
     A `TokenFlow` learns the features of a frozen teacher besides; with `warm_start` its semantic encoder starts from a
-    trained one.
+    trained one. So does the second stage of a 1D tokenizer, from a run of the first.
     """
 
     name = "tokenizer"
@@ -107,12 +108,15 @@ class TokenizerPhase(Phase):
 
     def _warm_start(self) -> None:
         source = build.trained(self.cfg.warm_start)
+        if isinstance(self.tokenizer, PixelStage) and isinstance(source, ProxyStage):
+            self.tokenizer.start_from(source)
+            return
         encoder = getattr(self.tokenizer, "semantic_encoder", None)
         if not isinstance(source, LightVisionEncoder) or not isinstance(encoder, LightVisionEncoder):
             raise ValueError(
                 f"warm_start={self.cfg.warm_start} holds a {type(source).__name__}, from which "
                 f"{type(self.tokenizer).__name__} cannot start; with phase=tokenizer a small semantic encoder starts "
-                "from a run of phase=siglip."
+                "from a run of phase=siglip, and the second stage of a 1D tokenizer from a run of the first."
             )
         encoder.start_from(source)
 

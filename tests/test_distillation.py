@@ -114,18 +114,16 @@ def test_targets_are_the_features_of_the_teacher_at_each_cell():
     torch.testing.assert_close(smaller.targets(images), smaller.teacher.features(resized))
 
 
-def test_cosine_compares_cell_by_cell_and_trains_the_tokenizer_alone():
+def test_the_loss_compares_cell_by_cell_and_trains_the_tokenizer_alone():
     tokenizer, images = token_flow(), torch.rand(2, 3, 16, 16)
     distillation = Distillation(MeanColors(16), tokenizer)
     tokenizer.train()
     latents = tokenizer.encode(images).latents
-    cosine = distillation.cosine(images, latents)
+    loss = distillation.loss(images, latents)
     decoded, targets = tokenizer.semantic_decode(latents), distillation.targets(images)
-    for row in range(2):
-        for cell in range(4):
-            expected = decoded[row, cell] @ targets[row, cell] / decoded[row, cell].norm() / targets[row, cell].norm()
-            torch.testing.assert_close(cosine[row, cell], expected)
-    (1 - cosine.mean()).backward()
+    pairs = zip(decoded.flatten(0, 1), targets.flatten(0, 1), strict=True)
+    torch.testing.assert_close(loss, 1 - torch.stack([a @ b / (a.norm() * b.norm()) for a, b in pairs]).mean())
+    loss.backward()
     assert distillation.teacher.gain.grad is None
     assert not distillation.teacher.training
     trained = {name.split(".")[0] for name, p in tokenizer.named_parameters() if p.grad is not None and p.grad.any()}
@@ -235,11 +233,20 @@ def test_a_taught_tokenizer_needs_its_teacher_neither_to_run_nor_to_be_measured(
     assert "gone" in found["absent"]["sem/cosine"]
 
 
-def test_a_resumed_taught_run_is_the_same_run(flow, tessella, tiny, monkeypatch):
-    monkeypatch.chdir(flow)
-    outcome = tessella("train", *tiny, *FLOW, FROZEN, "out=runs/flow")
-    assert outcome.code == 0
-    assert "already holds this run" in outcome.err
+def test_a_taught_run_continues_from_a_checkpoint_without_its_teacher(flow, workshop, tessella, tiny, monkeypatch):
+    def die(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    command = ["train", *tiny, *FLOW, FROZEN, "trainer.checkpoint_seconds=0", "out=again"]
+    with monkeypatch.context() as patch:
+        patch.setattr("tessella.experiments.build.save_weights", die)
+        assert tessella(*command).code == 130
+    state = torch.load("again/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if "teacher" in name or ".text." in name]
+    assert tessella(*command).code == 0
+    whole, again = (load_file(folder / "weights.safetensors") for folder in (flow / "runs/flow", Path("again")))
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 @pytest.mark.parametrize("change", [["teacher=runs/other"], ["warm_start=runs/other"], ["recipe.tokenizer.frozen=[]"]])
