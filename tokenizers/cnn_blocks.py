@@ -60,8 +60,11 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(around, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x, *conditions), inplace=True))
-        h = self.conv2(self.dropout(F.silu(self.norm2(h, *conditions), inplace=True)))
+        # One name for every intermediate result, so that each is gone before the next but one is made.
+        h = F.silu(self.norm1(x, *conditions), inplace=True)
+        h = self.conv1(h)
+        h = F.silu(self.norm2(h, *conditions), inplace=True)
+        h = self.conv2(self.dropout(h))
         return self.shortcut(h if self.reads_output else x) + h
 
 
