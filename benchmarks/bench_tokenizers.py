@@ -161,9 +161,9 @@ def judge(bench: Benchmark, what: str, rows: dict[str, Row], peer: Peer | None, 
             bench.ratio(rows, f"{OURS}, bf16", f"{peer.name}, bf16"),
             at_least=1,
         )
-    if ours.peak_extra_bytes and half.peak_extra_bytes is not None:
-        share = half.peak_extra_bytes / ours.peak_extra_bytes
-        bench.goal(f"{what}, memory of {OURS} bf16 over fp32", share, at_most=0.5)
+        full, needed = rows[f"{peer.name}, fp32"].peak_extra_bytes, half.peak_extra_bytes
+        share = needed / full if needed is not None and full else None
+        bench.goal(f"{what}, memory of {OURS} bf16 over {peer.name} fp32", share, at_most=0.5)
 
 
 def disagreement(ours: Tensor, theirs: Tensor) -> float:
