@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from tessella.tokenizers import official_one_d_piece, official_titok
 from tessella.tokenizers.base import Encoding
 from tessella.tokenizers.checkpoints import export_weights, import_weights
-from tessella.tokenizers.cnn_maskgit import MaskGITDecoder
+from tessella.tokenizers.cnn_maskgit import MaskGITDecoder, MaskGITEncoder
+from tessella.tokenizers.losses import PixelLoss
 from tessella.tokenizers.one_d import OneDTokenizer
 from tessella.tokenizers.one_d_vae import DiagonalNormal, OneDVAE
 from tessella.tokenizers.quantizers.vq import VectorQuantizer
@@ -20,6 +21,7 @@ from tessella.tokenizers.titok import TiTokDecoder, TiTokEncoder
 from tessella.tokenizers.titok_heads import MixtureHead, PixelHead, ProxyHead
 from tessella.tokenizers.titok_stages import PixelStage, ProxyStage
 from tessella.tokenizers.vit import Attention, Block, patch_grid
+from tessella.tokenizers.vq import GridTokenizer
 
 SIZES = {"image_size": 8, "patch_size": 2, "width": 12, "depth": 1, "num_heads": 2, "num_latents": 6}
 CONF = Path(__file__).parents[1] / "conf" / "tokenizer"
@@ -41,8 +43,10 @@ def decoder(head=PixelHead, dim=4, **options):
     return randomize(TiTokDecoder(**(SIZES | options), dim=dim, head=head))
 
 
-def mixture(num_codes=10):
-    renderer = MaskGITDecoder(channels=4, channel_multipliers=(1, 1), num_res_blocks=1, z_channels=3, num_groups=2)
+def mixture(num_codes=10, channels=4):
+    renderer = MaskGITDecoder(
+        channels=channels, channel_multipliers=(1, 1), num_res_blocks=1, z_channels=3, num_groups=2
+    )
     return partial(MixtureHead, num_codes=num_codes, renderer=renderer)
 
 
@@ -170,6 +174,72 @@ def test_stage_one_needs_a_proxy_for_images():
     continuous.vocab_size = None
     with pytest.raises(ValueError, match="continuous latents"):
         tokenizer(ProxyStage, proxy=continuous)
+
+
+def grid_proxy(**options):
+    sizes = {"channels": 4, "channel_multipliers": (1, 1), "num_res_blocks": 1, "z_channels": 3, "num_groups": 2}
+    proxy = GridTokenizer(
+        MaskGITEncoder(**sizes),
+        VectorQuantizer(10, 3, normalize=False),
+        MaskGITDecoder(**sizes),
+        image_size=8,
+        from_codes=torch.nn.Conv2d(3, 3, 1),
+        **({"pixel_range": (0, 1)} | options),
+    )
+    return randomize(proxy).eval()
+
+
+def first_stage(**options):
+    return tokenizer(ProxyStage, partial(ProxyHead, num_codes=10), proxy=grid_proxy(**options))
+
+
+def test_stage_one_trains_everything_but_its_proxy():
+    module = first_stage(pixel_range=(-1, 1)).train()
+    before = {name: value.clone() for name, value in module.proxy.state_dict().items()}
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 3e-3)
+    loss = PixelLoss(terms={"proxy": 1.0, "codebook": 1.0, "commitment": 0.25}, mse_weight=0.0, l1_weight=0.0)
+    images = torch.rand(4, 3, 8, 8)
+    entropies = []
+    for _ in range(30):
+        encoding = module.encode(images)
+        total, terms = loss(images, module.decode(encoding.latents), encoding)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        entropies.append(terms["proxy"].item())
+    assert entropies[-1] < 0.7 * entropies[0]
+    assert all(torch.equal(value, before[name]) for name, value in module.proxy.state_dict().items())
+    assert module.decoder.head.layers[2].weight.grad is not None
+    assert "proxy" not in module.eval().encode(images).losses
+
+
+def test_stage_two_starts_where_stage_one_and_its_proxy_end():
+    stage1, stage2 = first_stage().eval(), tokenizer(PixelStage, mixture()).eval()
+    stage2.start_from(stage1)
+    images = torch.rand(2, 3, 8, 8)
+    latents = stage1.encode(images).latents
+    assert torch.equal(stage2.encode(images).latents, latents)
+    shares = stage1.logits(latents).softmax(1)
+    codes = torch.einsum("bkhw,kc->bchw", shares, stage1.proxy.quantizer.codebook)
+    torch.testing.assert_close(stage2.decoded(latents), stage1.proxy.to_pixels(codes), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stage1", "head", "message"),
+    [
+        (first_stage, PixelHead, "a PixelHead cannot go on"),
+        (
+            partial(first_stage, pixel_range=(-1, 1)),
+            mixture(),
+            r"make them equal \(tokenizer.decoder.head.pixel_range\)",
+        ),
+        (first_stage, mixture(11), "11 codes and the proxy 10"),
+        (first_stage, mixture(channels=6), "not built like stage 1"),
+    ],
+)
+def test_stage_two_refuses_another_stage_one(stage1, head, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer(PixelStage, head).start_from(stage1())
 
 
 def test_continuous_latents_are_sampled_in_training_alone():

@@ -23,7 +23,7 @@ class ProxyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, encoding: Encoding) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, K, g, g) and ids (B, g * g) in raster order -> (total, terms by name, without their weights)."""
-        entropy = F.cross_entropy(logits.float().flatten(2), targets)
+        entropy = proxy_entropy(logits, targets)
         return entropy + weighted(encoding, self.terms), {"proxy": entropy, **encoding.losses}
 
 
@@ -149,6 +149,11 @@ class PixelStageLoss(nn.Module):
             self.fake_mean = self.fake_mean.lerp(fake_mean, 1 - self.lecam_decay)
         total = self.discriminator_factor * hinge + self.lecam_weight * lecam
         return total, {"hinge": hinge, "lecam": lecam, "logits_real": real_mean, "logits_fake": fake_mean}
+
+
+def proxy_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits (B, K, g, g) and ids (B, g * g) in raster order -> mean cross-entropy of a cell, in nats."""
+    return F.cross_entropy(logits.float().flatten(2), targets)
 
 
 def weighted(encoding: Encoding, terms: Mapping[str, float]) -> Tensor | float:

@@ -3,6 +3,8 @@
 Every head takes (B, width, g, g) and is built from (width, patch_size) by `TiTokDecoder`.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,10 +56,19 @@ class MixtureHead(nn.Module):
 
     Args:
         num_codes: of the proxy.
-        renderer: the proxy's decoder, trained further here; it gives images around [0, 1].
+        renderer: the proxy's decoder, trained further here.
+        pixel_range: what the renderer gives for black and white: MaskGIT-VQGAN's (0, 1), the others' (-1, 1).
     """
 
-    def __init__(self, width: int, patch_size: int, *, num_codes: int, renderer: ConvDecoder):
+    def __init__(
+        self,
+        width: int,
+        patch_size: int,
+        *,
+        num_codes: int,
+        renderer: ConvDecoder,
+        pixel_range: Sequence[float] = (0, 1),
+    ):
         super().__init__()
         if renderer.stride != patch_size:
             raise ValueError(
@@ -69,9 +80,10 @@ class MixtureHead(nn.Module):
             torch.empty(num_codes, renderer.in_channels).uniform_(-1 / num_codes, 1 / num_codes)
         )
         self.renderer = renderer
+        self.black, self.white = pixel_range
 
     def forward(self, grid: Tensor) -> Tensor:
-        return self.renderer(self.mix(self.logits(grid)))
+        return (self.renderer(self.mix(self.logits(grid))) - self.black) / (self.white - self.black)
 
     def mix(self, logits: Tensor) -> Tensor:
         """(B, num_codes, g, g) -> (B, C, g, g): the mean code of each cell."""
