@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from ..metrics.results import row
 from ..tokenizers.siglip_small import SmallSigLIP
 from .build import Data
+from .evaluate_confusion import caption_confusion
 from .phase import Evaluation
 
 CANDIDATES_FROM = 4000  # training images whose captions stand among the candidates
@@ -18,7 +19,8 @@ def evaluate_siglip(encoder: SmallSigLIP, data: Data, options: DictConfig, note:
     """`sem/retrieval`: share of test images whose own caption scores highest among all distinct captions.
 
     The candidates are the distinct captions of the test images and of the first training images: retrieval among
-    held-out captions alone would hide attributes in which they hardly differ.
+    held-out captions alone would hide attributes in which they hardly differ. `notes["confusion"]` says for data with a
+    world which colours, shapes, ... the encoder mistakes for which.
     """
     result = Evaluation()
     count = min(int(options.num_images), len(data.test))
@@ -38,4 +40,7 @@ def evaluate_siglip(encoder: SmallSigLIP, data: Data, options: DictConfig, note:
         chosen += [candidates[i] for i in best.tolist()]
     hits = sum(own == picked for own, picked in zip(captions, chosen, strict=True))
     result.metrics["sem/retrieval"] = row(hits / count, count, candidates=len(candidates), floor=1 / len(candidates))
+    confusion = caption_confusion(data.source.world, captions, chosen)
+    if confusion:
+        result.notes["confusion"] = confusion
     return result

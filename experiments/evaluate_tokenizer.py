@@ -13,9 +13,11 @@ from ..metrics.semantic import FeatureAgreement
 from ..tokenizers.base import ImageTokenizer
 from .build import Data
 from .distillation import Distillation
+from .evaluate_contributions import add_contributions
 from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
 from .evaluate_prefixes import PrefixReconstructions
+from .evaluate_shared_codes import add_shared_codes
 from .phase import Evaluation
 from .pictures import to_uint8
 
@@ -41,7 +43,7 @@ def evaluate_tokenizer(
     usage = CodebookUsage(tokenizer.vocab_size, tokenizer.num_tokens) if tokenizer.vocab_size else None
     prefixes = PrefixReconstructions(tokenizer)
     agreement = FeatureAgreement()
-    reconstructions, originals, captions = [], [], []
+    reconstructions, originals, captions, all_ids = [], [], [], []
     for start in range(0, count, int(options.batch_size)):
         note(f"reconstructing test images {start}/{count}")
         batch = data.test.batch(range(start, min(start + int(options.batch_size), count)))
@@ -54,6 +56,7 @@ def evaluate_tokenizer(
         if usage is not None and encoding.ids is not None:
             usage.update(encoding.ids)
             prefixes.update(images, encoding.ids)
+            all_ids.append(encoding.ids)
         if distillation is not None:
             agreement.update(distillation.decoded(encoding.latents), distillation.targets(images))
         originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]))
@@ -77,5 +80,9 @@ def evaluate_tokenizer(
     kept = int(options.pictures)
     result.tensors = {"originals": torch.cat(originals).contiguous(), "reconstructions": back[:kept].contiguous()}
     prefixes.add_to(result, captions, data, note)
+    if all_ids:
+        ids = torch.cat(all_ids)
+        add_contributions(result, tokenizer, ids, int(options.batch_size), note)
+        add_shared_codes(result, tokenizer, ids, data.test)
     result.notes["captions"] = captions[:kept]
     return result

@@ -33,9 +33,17 @@ def times(folder: Path, name: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("run", "metrics", "pictures"),
     [
-        ("vq", {"rec/psnr", "rec/ssim", "rec/oracle/all", "codebook/usage"}, {"originals", "reconstructions"}),
-        ("siglip", {"sem/retrieval"}, set()),
-        ("unified", {"gen/oracle/all", "und/accuracy", "und/caption_bits_per_byte"}, {"samples", "questioned"}),
+        (
+            "vq",
+            {"rec/psnr", "rec/ssim", "rec/oracle/all", "codebook/usage"},
+            {"originals": 64, "reconstructions": 64, "contributions": 64, "patches/8": 8},
+        ),
+        ("siglip", {"sem/retrieval"}, {}),
+        (
+            "unified",
+            {"gen/oracle/all", "und/accuracy", "und/caption_bits_per_byte"},
+            {"samples": 64, "questioned": 64},
+        ),
     ],
 )
 def test_a_run_folder_holds_what_is_documented(run, metrics, pictures, trained):
@@ -53,8 +61,11 @@ def test_a_run_folder_holds_what_is_documented(run, metrics, pictures, trained):
     assert all(row["n"] >= 1 for row in found["metrics"].values())
     assert all(isinstance(reason, str) for reason in found["absent"].values())
     saved = load_file(folder / "pictures.safetensors")
-    assert saved.keys() == pictures
-    assert all(images.dtype == np.uint8 and images.shape[1:] == (3, 64, 64) for images in saved.values())
+    assert saved.keys() == pictures.keys()
+    for name, side in pictures.items():
+        channels = 1 if name == "contributions" else 3
+        assert saved[name].dtype == np.uint8
+        assert saved[name].shape[1:] == (channels, side, side)
     with open(folder / "curves.csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len([row for row in rows if row["train/loss"]]) == 4
@@ -79,7 +90,9 @@ def test_multirun_trains_one_run_for_each_seed(tessella, tiny, tmp_path, monkeyp
     assert all("seed=0,1" in record["command"] for record in records)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "sample", "reconstruct", "ask", "convert", "report"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "ablate", "sample", "reconstruct", "ask", "convert", "report"]
+)
 def test_cfg_job_prints_the_configuration_and_runs_nothing(command, tessella, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = tessella(command, "--cfg", "job")
