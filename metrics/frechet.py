@@ -42,7 +42,8 @@ class FeatureStatistics:
             raise ValueError(f"features have shape {tuple(features.shape)}; (B, {self.dim}) is needed.")
         if not torch.isfinite(features).all():
             raise ValueError("features hold NaN or infinity; finite images give finite features (check the generator).")
-        rows = features.detach().cpu().double().numpy()
+        narrow = features.dtype in (torch.float16, torch.bfloat16)
+        rows = (features.float() if narrow else features).detach().cpu().numpy()
         while len(rows):
             if self._filled == len(self._buffer):
                 self._flush()
@@ -85,9 +86,14 @@ class FeatureStatistics:
     @property
     def covariance(self) -> np.ndarray:
         """(D, D) float64 with the n - 1 denominator, symmetric."""
-        upper = self.scatter.T  # in C order
-        upper /= self.n - 1
-        return np.triu(upper) + np.triu(upper, 1).T
+        matrix = self.scatter
+        matrix /= self.n - 1
+        for first in range(0, self.dim, 256):  # in blocks, so that one of the two sides is read in the order it lies in
+            last = first + 256
+            block = matrix[first:last, first:last]
+            block[:] = np.tril(block) + np.tril(block, -1).T
+            matrix[first:last, last:] = matrix[last:, first:last].T
+        return matrix
 
     @property
     def total_variance(self) -> float:

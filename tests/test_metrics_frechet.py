@@ -47,6 +47,14 @@ def test_streamed_moments_match_numpy(n: int) -> None:
         assert streamed.total_variance == pytest.approx(np.trace(expected), rel=1e-12)
 
 
+def test_wide_and_half_precision_features_have_symmetric_covariances() -> None:
+    x = features(600, 530, seed=0).half()
+    for half in (x, x.bfloat16()):
+        streamed = statistics(half, 64).covariance
+        np.testing.assert_allclose(streamed, np.cov(half.double().numpy(), rowvar=False), atol=1e-12)
+        assert np.array_equal(streamed, streamed.T)
+
+
 def test_reading_moments_does_not_disturb_the_stream() -> None:
     x = features(1500, 6, seed=0)
     read, unread = FeatureStatistics(6), FeatureStatistics(6)
