@@ -1,15 +1,12 @@
 """SigLIP's vision tower (Zhai et al. 2023, arXiv:2303.15343) as Janus reads it; the model class is transformers'."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .base import VisionEncoder, check_images
-
-if TYPE_CHECKING:
-    from transformers import SiglipVisionConfig, SiglipVisionModel
+from .pretrained_tower import SHARED_FACTS, load_tower
 
 
 class SigLIP(VisionEncoder):
@@ -67,7 +64,11 @@ class SigLIP(VisionEncoder):
         self.num_features = (image_size // patch_size) ** 2
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(tuple(values)).reshape(3, 1, 1), persistent=False)
-        self.tower = SiglipVisionModel(config) if pretrained is None else load_tower(pretrained, config)
+        self.tower: SiglipVisionModel = (
+            SiglipVisionModel(config)
+            if pretrained is None
+            else load_tower(pretrained, config, SiglipVisionModel, kind="SigLIP", facts=SHARED_FACTS)
+        )
 
     def features(self, images: Tensor) -> Tensor:
         check_images(images, self.image_size)
@@ -76,45 +77,3 @@ class SigLIP(VisionEncoder):
     def normalize(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the pixel values that the tower reads."""
         return (images - self.pixel_mean) / self.pixel_std
-
-
-# The facts a checkpoint and the configuration must agree on: name in transformers, name here.
-SHARED_FACTS = {
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "mlp_size",
-    "hidden_act": "activation",
-}
-
-
-def load_tower(pretrained: str, config: "SiglipVisionConfig") -> "SiglipVisionModel":
-    """transformers' vision tower with the weights of a checkpoint, every one of them."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it lists the text tower as unexpected and every retry of a fetch
-    try:
-        published = SiglipVisionConfig.from_pretrained(pretrained)
-        facts = {ours: (getattr(published, theirs), getattr(config, theirs)) for theirs, ours in SHARED_FACTS.items()}
-        differences = [f"{name}={theirs} (not {ours})" for name, (theirs, ours) in facts.items() if theirs != ours]
-        if differences:
-            raise ValueError(f"pretrained={pretrained} has {', '.join(differences)}; set the same in tokenizer.")
-        loaded: Any = SiglipVisionModel.from_pretrained(pretrained, config=config, output_loading_info=True)
-        tower, report = loaded
-    except OSError:
-        raise ValueError(
-            f"pretrained={pretrained} is no folder of a SigLIP checkpoint and cannot be fetched from the hub; "
-            "without a network give the folder of a downloaded one (tokenizer.pretrained)."
-        ) from None
-    finally:
-        logging.set_verbosity(verbosity)
-    if report["missing_keys"]:
-        raise ValueError(
-            f"pretrained={pretrained} lacks {len(report['missing_keys'])} weights of the vision tower, for example "
-            f"{sorted(report['missing_keys'])[0]} (tokenizer.pretrained)."
-        )
-    return tower
