@@ -122,7 +122,7 @@ def from_official_config(config: Mapping[str, Any]) -> TokenFlow:
         pixel_decoder,
         semantic_decoder,
         scales=full["scales"],
-        scale_drop=full.get("scale_drop", SCALE_DROP),
+        scale_drop=full.get("scale_drop", SCALE_DROP if len(full["scales"]) > 1 else 0.0),
     )
 
 

@@ -58,6 +58,7 @@ class DualQuantizer(VectorQuantizer):
             entropy_temperature=entropy_temperature,
             seed=seed,
         )
+        self._table_codebook = torch.empty(0)  # what `_table` was made from, as it is stored
 
     def split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C) -> the semantic part (..., semantic_dim) and the pixel part (..., pixel_dim)."""
@@ -81,10 +82,16 @@ class DualQuantizer(VectorQuantizer):
         return semantic + self.pixel_weight * pixel
 
     def nearest_ids(self, vectors: Tensor) -> Tensor:
-        codes = self._weighted(self.unit(self.codebook.detach()))
-        if codes.is_meta or self._table is None or not self._table.fits(codes):
-            self._table = search_table(codes, normalize=False)
+        codebook = self.codebook.detach()
+        if codebook.is_meta or self._table is None or not self._is_current(codebook):
+            self._table = search_table(self._weighted(self.unit(codebook.float())), normalize=False)
+            self._table_codebook = codebook.clone()
         return nearest(self._weighted(vectors), self._table)
+
+    def _is_current(self, codebook: Tensor) -> bool:
+        """Whether the table was made from these codes; comparing costs less than normalizing them at every scale."""
+        before = self._table_codebook
+        return before.device == codebook.device and before.dtype == codebook.dtype and torch.equal(before, codebook)
 
     def _weighted(self, vectors: Tensor) -> Tensor:
         """Scale the pixel parts so that plain squared distances are the weighted ones."""

@@ -150,9 +150,9 @@ class MultiScaleQuantizer(nn.Module):
         return [self.quantizer.lookup(part) for part in ids.split(lengths, dim=1)]
 
     def _draw_dropped(self) -> int | None:
-        if not self.training or not self.scale_drop or torch.rand(()).item() >= self.scale_drop:
+        if not self.training or not self.scale_drop or torch.rand((), device="cpu").item() >= self.scale_drop:
             return None
-        return int(torch.randint(1, len(self.scales), ()))
+        return int(torch.randint(1, len(self.scales), (), device="cpu"))
 
 
 def pass_through(vectors: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
