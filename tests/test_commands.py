@@ -212,7 +212,7 @@ def test_ask_answers_each_question_alone(workshop, tessella):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, tiny):
-    """A study of both designs through its real worker processes, and what it printed."""
+    """A study of all four designs through its real worker processes, and what it printed."""
     folder = tmp_path_factory.mktemp("study")
     command = [sys.executable, "-m", "tessella.experiments.cli", "ablate", "study=mine", *tiny, *STEPS]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -235,7 +235,10 @@ def test_a_study_trains_shared_stages_once_and_checks_fairness(study):
     stages = {design: node["seeds"]["0"]["stages"] for design, node in record["designs"].items()}
     assert stages["single_vq"].keys() == {"vq", "unified"}
     assert stages["decoupled"].keys() == {"vq", "siglip", "unified"}
-    assert stages["single_vq"]["vq"] == stages["decoupled"]["vq"]
+    assert stages["tokenflow"].keys() == {"vq", "siglip", "tokenflow", "unified"}
+    assert stages["one_d_piece"].keys() == {"one_d", "unified"}
+    assert stages["single_vq"]["vq"] == stages["decoupled"]["vq"] == stages["tokenflow"]["vq"]
+    assert stages["decoupled"]["siglip"] == stages["tokenflow"]["siglip"]
     assert stages["single_vq"]["unified"] != stages["decoupled"]["unified"]
     assert {"data_order", "llm_init", "optimizer_steps"} <= record["checks"].keys()
     assert all(check["equal"] for check in record["checks"].values())
@@ -252,7 +255,7 @@ def test_a_finished_study_is_reused_and_an_override_reruns_what_depends_on_it(
     before = times(folder, "weights.safetensors")
     again = tessella("ablate", "study=mine", *tiny, *STEPS)
     assert again.code == 0, again.err
-    assert again.err.count("reused") == 4
+    assert again.err.count("reused") == 8
     assert times(folder, "weights.safetensors") == before
     changed = tessella("ablate", "study=mine", "design=[single_vq]", *tiny, *STEPS, "recipe.unified.steps=3")
     assert changed.code == 0, changed.err
@@ -267,7 +270,7 @@ def test_designs_of_a_study_are_sampled_asked_and_reported(study, tessella, tmp_
     shutil.copytree(study[0], tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     fill_folder(Path("photos"), 1)
-    for design in ("single_vq", "decoupled"):
+    for design in ("single_vq", "decoupled", "tokenflow", "one_d_piece"):
         run = f"run=runs/mine/{design}"
         assert tessella("sample", "a red circle", run).code == 0
         assert tessella("ask", "photos/000.png", "what colour is the shape?", run + "/seed0").code == 0

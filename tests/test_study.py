@@ -13,7 +13,7 @@ def test_designs_share_the_stages_they_have_in_common():
         assert planned["single_vq"][seed]["vq"] is planned["decoupled"][seed]["vq"]
         assert planned["single_vq"][seed]["unified"] is not planned["decoupled"][seed]["unified"]
     assert planned["single_vq"][0]["vq"] is not planned["single_vq"][1]["vq"]
-    assert len(list(all_stages(planned))) == 8
+    assert len(list(all_stages(planned))) == 16
 
 
 def test_longest_chains_come_first_and_inputs_arrive_as_overrides():
