@@ -25,7 +25,7 @@ class Question:
 class Example:
     """One image with everything the source knows about it."""
 
-    image: Tensor  # (3, H, W) uint8 RGB
+    image: Tensor  # (3, H, W) uint8 RGB; where it was decoded from a file, a view of (H, W, 3)
     caption: str | None
     label: int | None  # index into the dataset's `class_names`
     questions: tuple[Question, ...]

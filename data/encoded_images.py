@@ -63,7 +63,13 @@ class EncodedImages(ImageDataset):
         self._policy = preparation
         self._decodes: dict[int, bool] = {}  # positions tried so far
         self._keep = len(rows) * 3 * image_size**2 <= KEPT_BYTES
-        self._kept: list[np.ndarray | None] = [None] * len(rows)
+        # One array where all images have one size: numpy's large arrays lie in huge pages, and JPEG is decoded in place.
+        self._squares = np.empty((len(rows), image_size, image_size, 3), np.uint8) if self._keeps_squares else None
+        self._kept: dict[int, np.ndarray] = {}  # by position; rows of `_squares` where there is one
+
+    @property
+    def _keeps_squares(self) -> bool:
+        return self._keep and self._policy.crop != "random"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -75,8 +81,10 @@ class EncodedImages(ImageDataset):
         row = int(self._rows[position])
         pool = self._pool
         square = self._policy.view(resized, self.image_size, index, step=None)
+        # Kept pixels are copied, so that what becomes of an example changes no other; others where torch needs it.
+        own = square.copy() if self._keep else np.require(square, requirements=["C", "W"])
         return Example(
-            image=torch.from_numpy(np.ascontiguousarray(square.transpose(2, 0, 1))),
+            image=torch.from_numpy(own).permute(2, 0, 1),
             caption=None if pool.captions is None else pool.captions[row],
             label=None if pool.labels is None else int(pool.labels[row]),
             questions=(),
@@ -141,23 +149,27 @@ class EncodedImages(ImageDataset):
             position = (index + offset) % len(self)
             if self._decodes.get(position) is False:
                 continue
-            kept = self._kept[position]
+            kept = self._kept.get(position)
             if kept is not None:
                 return position, kept
+            place = None if self._squares is None else self._squares[position]
             try:
-                resized = self._load(position)
+                resized = self._load(position, place)
             except ImageError as error:
                 self._refuse(position, str(error))
                 continue
             self._decodes[position] = True
             if self._keep:
-                # a copy: the crop is a view that would keep the whole image alive
-                self._kept[position] = resized = resized.copy()
+                if place is None:
+                    place = resized.copy()  # the crop is a view that would keep the whole image alive
+                elif not np.may_share_memory(place, resized):
+                    place[:] = resized
+                self._kept[position] = resized = place
             return position, resized
         raise ValueError(f"none of the {len(self)} images of {self.name} can be decoded.")
 
-    def _load(self, position: int) -> np.ndarray:
-        pixels = decode(self._pool.records.read(int(self._rows[position])))
+    def _load(self, position: int, place: np.ndarray | None) -> np.ndarray:
+        pixels = decode(self._pool.records.read(int(self._rows[position])), place)
         if min(pixels.shape[:2]) < self._policy.min_size:
             raise ImageError(f"{pixels.shape[1]}x{pixels.shape[0]} pixels, less than min_size={self._policy.min_size}")
         return self._policy.resized(pixels, self.image_size)

@@ -36,8 +36,12 @@ def header_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """One encoded image as (H, W, 3) uint8 RGB, upright.
+
+    Args:
+        out: (H', W', 3) uint8 in C order, decoded into where that saves a copy: `out` is then what is returned. When
+            it is not, nothing can be said about its content.
 
     Raises:
         ImageError: not an image, truncated or corrupt (a JPEG with any decoder warning counts as corrupt).
@@ -47,10 +51,14 @@ def decode(data: bytes) -> np.ndarray:
         return _decode_with_pillow(data)
     import simplejpeg
 
+    fits = out is not None and out.shape == (*layout[:2], 3)
+    buffer = out if fits else None
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, buffer=buffer, strict=True)
     except ValueError as error:
         raise ImageError(f"corrupt JPEG: {error}") from None
+    if buffer is not None:
+        pixels = buffer
     orientation = _jpeg_orientation(data)
     return pixels if orientation == 1 else _upright(pixels, orientation)
 

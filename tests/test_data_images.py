@@ -108,6 +108,19 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert np.abs(decode(data).astype(int) - upright.astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("shape", [(40, 56), (56, 40)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_given_array_changes_no_pixel(kind, shape, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(picture()), kind, exif=exif)
+    out = np.empty((*shape, 3), dtype=np.uint8)
+    pixels = decode(data, out)
+    assert np.array_equal(pixels, decode(data))
+    assert (pixels is out) == (kind == "JPEG" and shape == (40, 56) and orientation == 1)
+
+
 def test_damaged_exif_counts_as_upright():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -265,7 +265,7 @@ def test_keeping_prepared_images_changes_nothing_but_the_reads(tmp_path, monkeyp
     source = Folder(train=str(tmp_path / "data"), val_fraction=0, test_fraction=0, crop=crop, flip=0.5)
     reads = []
     monkeypatch.setattr(
-        encoded_images, "decode", lambda data, real=encoded_images.decode: reads.append(0) or real(data)
+        encoded_images, "decode", lambda *given, real=encoded_images.decode: reads.append(0) or real(*given)
     )
     kept = source.split("train", 24)
     first, again = (kept.batch(range(12), step=3).images for _ in range(2))
@@ -275,6 +275,18 @@ def test_keeping_prepared_images_changes_nothing_but_the_reads(tmp_path, monkeyp
     decoded = [never.batch(range(12), step=3).images for _ in range(2)]
     assert len(reads) == 36
     assert all(torch.equal(images, first) for images in (again, *decoded))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_becomes_of_an_example_changes_no_other(tmp_path, monkeypatch, kept):
+    fill_folder(tmp_path / "data", 3)
+    if not kept:
+        monkeypatch.setattr(encoded_images, "KEPT_BYTES", 0)
+    dataset = Folder(train=str(tmp_path / "data"), val_fraction=0, test_fraction=0).split("train", 40)
+    before = [dataset[i].image.clone() for i in range(3)]
+    for i in range(3):
+        dataset[i].image.zero_()
+    assert all(torch.equal(dataset[i].image, image) for i, image in enumerate(before))
 
 
 # Configuration -------------------------------------------------------------------------------------------------------
