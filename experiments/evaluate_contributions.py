@@ -25,7 +25,7 @@ def add_contributions(
     that scale (what 255 stands for, pixels in [0, 1]) and the mean change of each token.
 
     Args:
-        ids: (B, L) of test images; the first `IMAGES` are used.
+        ids: (B, L) of the first test images; at most `IMAGES` are used.
     """
     size = tokenizer.vocab_size
     if size is None or size < 2 or tokenizer.num_tokens > MOST_TOKENS:

@@ -15,7 +15,7 @@ from ..tokenizers.base import ImageTokenizer
 from .phase import Evaluation
 from .pictures import to_uint8
 
-CODES = 8  # per grid
+CODES = 4  # per grid and ranking
 PATCHES = 8  # per code, each of another image
 MOST_PIXELS = 64  # side of a kept patch; larger ones are reduced
 
@@ -47,50 +47,71 @@ def token_grids(tokenizer: ImageTokenizer) -> list[Grid]:
     return [Grid(end - s**2, s) for end, s in zip(ends, sides, strict=True)]
 
 
-def add_shared_codes(result: Evaluation, tokenizer: ImageTokenizer, ids: Tensor, test: ImageDataset) -> None:
-    """Keep patches of codes that several test images share: `patches/<side>` (n, 3, p, p) uint8 for each grid.
+class SharedCodes:
+    """Streams test images and their ids, then keeps patches of codes that several of the images share.
 
-    Codes are ranked by the number of images that hold them; those of rank 1, 2, 4, 8, ... are shown, so that rare codes
-    are seen beside frequent ones and none is picked by hand. `notes["shared_codes"]` lists them in the order of their
-    patches.
+    Of each grid the codes that most images hold, which mostly stand for empty ground, and those that carry the most
+    detail: pixel variance within a cell, summed over the code's cells.
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer) -> None:
+        self.vocab_size = tokenizer.vocab_size or 0
+        self.grids = token_grids(tokenizer)
+        self._ids: list[Tensor] = []
+        self._detail: list[list[Tensor]] = [[] for _ in self.grids]
+
+    def update(self, images: Tensor, ids: Tensor) -> None:
+        """The next test images (B, 3, H, W) in [0, 1] and their ids (B, L)."""
+        if not self.grids:
+            return
+        self._ids.append(ids.cpu())
+        for grid, kept in zip(self.grids, self._detail, strict=True):
+            mean = F.adaptive_avg_pool2d(images, grid.side)
+            variance = F.adaptive_avg_pool2d(images.square(), grid.side) - mean.square()
+            kept.append(variance.mean(1).flatten(1).clamp_min(0).cpu())  # (B, cells)
+
+    def add_to(self, result: Evaluation, test: ImageDataset) -> None:
+        """`patches/<side>` (n, 3, p, p) uint8 for each grid; `notes["shared_codes"]` in the order of the patches."""
+        found: list[dict[str, Any]] = []
+        for grid, detail in zip(self.grids, self._detail, strict=True):
+            ids = torch.cat(self._ids)[:, grid.start : grid.start + grid.side**2]
+            rows = shared_codes(ids, torch.cat(detail), self.vocab_size)
+            if rows:
+                places = [place for row in rows for place in row["patches"]]
+                result.tensors[f"patches/{grid.side}"] = _cut(test, grid, places).contiguous()
+                found += [{"grid": grid.side, **row} for row in rows]
+        if found:
+            result.notes["shared_codes"] = found
+
+
+def shared_codes(ids: Tensor, detail: Tensor, vocab_size: int) -> list[dict[str, Any]]:
+    """The `CODES` codes that most images hold, then the `CODES` others with most detail; each in two images or more.
+
+    Each row has `code`, `by` ("images" or "detail"), `rank` there, `uses`, `images` and `patches`: (image, position) in
+    the first images that hold the code, in each at the middle one of its places.
 
     Args:
-        ids: (B, L) of test images 0 to B - 1.
+        ids, detail: (B, cells).
     """
-    found: list[dict[str, Any]] = []
-    assert tokenizer.vocab_size is not None
-    for grid in token_grids(tokenizer):
-        rows = shared_codes(ids[:, grid.start : grid.start + grid.side**2].cpu(), tokenizer.vocab_size)
-        if rows:
-            places = [place for row in rows for place in row["patches"]]
-            result.tensors[f"patches/{grid.side}"] = _cut(test, grid, places).contiguous()
-            found += [{"grid": grid.side, **row} for row in rows]
-    if found:
-        result.notes["shared_codes"] = found
-
-
-def shared_codes(ids: Tensor, vocab_size: int) -> list[dict[str, Any]]:
-    """Of (B, cells) ids the codes of rank 1, 2, 4, ... by images that hold them, at least two each.
-
-    Each row has `code`, `rank`, `uses`, `images` and `patches`: (image, position) in the first images that hold the
-    code, in each at the middle one of its places.
-    """
-    uses = torch.bincount(ids.flatten(), minlength=vocab_size)
+    flat = ids.flatten()
+    uses = torch.bincount(flat, minlength=vocab_size)
+    details = torch.zeros(vocab_size, dtype=torch.float64).index_add_(0, flat, detail.flatten().double())
     holders = torch.zeros(vocab_size, dtype=torch.int64)
     for row in ids:
         holders[row.unique()] += 1
-    order = sorted((-int(holders[code]), -int(uses[code]), code) for code in holders.ge(2).nonzero()[:, 0].tolist())
+    shared = holders.ge(2).nonzero()[:, 0].tolist()
+    by_images = sorted(shared, key=lambda code: (-int(holders[code]), -int(uses[code]), code))[:CODES]
+    rest = [code for code in shared if code not in by_images and details[code] > 0]
+    by_detail = sorted(rest, key=lambda code: (-float(details[code]), code))[:CODES]
     rows: list[dict[str, Any]] = []
-    for rank in (2**power for power in range(CODES)):
-        if rank > len(order):
-            break
-        code = order[rank - 1][2]
-        patches: list[list[int]] = []
-        for image in (ids == code).any(1).nonzero()[:PATCHES, 0].tolist():
-            places = (ids[image] == code).nonzero()[:, 0].tolist()
-            patches.append([image, places[len(places) // 2]])
-        shown = {"code": code, "rank": rank, "uses": int(uses[code]), "images": int(holders[code])}
-        rows.append({**shown, "patches": patches})
+    for by, codes in (("images", by_images), ("detail", by_detail)):
+        for rank, code in enumerate(codes, 1):
+            patches: list[list[int]] = []
+            for image in (ids == code).any(1).nonzero()[:PATCHES, 0].tolist():
+                places = (ids[image] == code).nonzero()[:, 0].tolist()
+                patches.append([image, places[len(places) // 2]])
+            shown = {"code": code, "by": by, "rank": rank, "uses": int(uses[code]), "images": int(holders[code])}
+            rows.append({**shown, "patches": patches})
     return rows
 
 

@@ -17,7 +17,7 @@ from .evaluate_contributions import add_contributions
 from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
 from .evaluate_prefixes import PrefixReconstructions
-from .evaluate_shared_codes import add_shared_codes
+from .evaluate_shared_codes import SharedCodes
 from .phase import Evaluation
 from .pictures import to_uint8
 
@@ -42,8 +42,10 @@ def evaluate_tokenizer(
     perceptual = None if result.absent else LPIPS(device)
     usage = CodebookUsage(tokenizer.vocab_size, tokenizer.num_tokens) if tokenizer.vocab_size else None
     prefixes = PrefixReconstructions(tokenizer)
+    shared = SharedCodes(tokenizer)
+    first_ids: torch.Tensor | None = None
     agreement = FeatureAgreement()
-    reconstructions, originals, captions, all_ids = [], [], [], []
+    reconstructions, originals, captions = [], [], []
     for start in range(0, count, int(options.batch_size)):
         note(f"reconstructing test images {start}/{count}")
         batch = data.test.batch(range(start, min(start + int(options.batch_size), count)))
@@ -56,7 +58,8 @@ def evaluate_tokenizer(
         if usage is not None and encoding.ids is not None:
             usage.update(encoding.ids)
             prefixes.update(images, encoding.ids)
-            all_ids.append(encoding.ids)
+            shared.update(images, encoding.ids)
+            first_ids = encoding.ids if first_ids is None else first_ids
         if distillation is not None:
             agreement.update(distillation.decoded(encoding.latents), distillation.targets(images))
         originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]))
@@ -80,9 +83,8 @@ def evaluate_tokenizer(
     kept = int(options.pictures)
     result.tensors = {"originals": torch.cat(originals).contiguous(), "reconstructions": back[:kept].contiguous()}
     prefixes.add_to(result, captions, data, note)
-    if all_ids:
-        ids = torch.cat(all_ids)
-        add_contributions(result, tokenizer, ids, int(options.batch_size), note)
-        add_shared_codes(result, tokenizer, ids, data.test)
+    shared.add_to(result, data.test)
+    if first_ids is not None:
+        add_contributions(result, tokenizer, first_ids, int(options.batch_size), note)
     result.notes["captions"] = captions[:kept]
     return result

@@ -8,7 +8,7 @@ from tessella.data.scenes import Scenes
 from tessella.experiments import evaluate_contributions, evaluate_shared_codes
 from tessella.experiments.evaluate_confusion import caption_confusion
 from tessella.experiments.evaluate_contributions import add_contributions, contribution_maps
-from tessella.experiments.evaluate_shared_codes import Grid, add_shared_codes, shared_codes, token_grids
+from tessella.experiments.evaluate_shared_codes import Grid, SharedCodes, shared_codes, token_grids
 from tessella.experiments.phase import Evaluation
 from tessella.tokenizers.base import ImageTokenizer
 
@@ -104,21 +104,42 @@ def test_tokens_that_change_nothing_have_black_maps():
 # shared codes ---------------------------------------------------------------------------------------------------------
 
 
-def test_codes_are_ranked_by_the_images_that_hold_them():
-    ids = torch.tensor([[1, 1, 1, 2], [2, 3, 3, 3], [2, 3, 0, 0], [2, 4, 5, 6]])
-    rows = shared_codes(ids, 7)
-    assert [(row["code"], row["rank"], row["uses"], row["images"]) for row in rows] == [(2, 1, 4, 4), (3, 2, 4, 2)]
+def test_codes_are_ranked_by_the_images_that_hold_them_and_by_their_detail(monkeypatch):
+    monkeypatch.setattr(evaluate_shared_codes, "CODES", 1)
+    ids = torch.tensor([[1, 1, 1, 2], [2, 3, 3, 3], [2, 3, 0, 4], [2, 4, 5, 6]])
+    detail = torch.zeros(4, 4)
+    detail[2, 3] = detail[1, 1] = 0.5  # codes 4 and 3
+    detail[3, 1] = 0.1  # code 4 again
+    detail[0, 0] = 9.0  # code 1, of a single image
+    rows = shared_codes(ids, detail, 7)
+    assert [(row["code"], row["by"], row["uses"], row["images"]) for row in rows] == [
+        (2, "images", 4, 4),
+        (4, "detail", 2, 2),
+    ]
     assert rows[0]["patches"] == [[0, 3], [1, 0], [2, 0], [3, 0]]
-    assert rows[1]["patches"] == [[1, 2], [2, 1]]  # in each image the middle one of its places
+    assert rows[1]["patches"] == [[2, 3], [3, 1]]
 
 
-def test_ranks_double_and_patches_come_from_distinct_images():
-    ids = torch.arange(100).repeat(30, 1)
-    rows = shared_codes(ids, 128)
-    assert [row["rank"] for row in rows] == [1, 2, 4, 8, 16, 32, 64]
-    assert [row["code"] for row in rows] == [0, 1, 3, 7, 15, 31, 63]
-    for row in rows:
-        assert [image for image, _ in row["patches"]] == list(range(8))
+def test_patches_come_from_distinct_images_at_the_middle_place():
+    rows = shared_codes(torch.tensor([[5, 7, 7, 7, 7]] * 30), torch.zeros(30, 5), 8)
+    assert [row["code"] for row in rows] == [7, 5]
+    assert rows[0]["patches"] == [[image, 3] for image in range(8)]
+
+
+def test_detail_is_the_variance_within_the_cells():
+    images = torch.zeros(2, 3, 8, 8)
+    images[:, :, ::2, :4] = 1  # stripes in the left half; the lower right is flat but bright
+    images[:, :, 4:, 4:] = 1
+    shared = SharedCodes(Cells(2, image_size=8))
+    shared.update(images, torch.zeros(2, 4, dtype=torch.int64))
+    assert torch.allclose(shared._detail[0][0], torch.tensor([0.25, 0, 0.25, 0]).expand(2, 4))
+
+
+def kept(tokenizer, ids, test):
+    result, shared = Evaluation(), SharedCodes(tokenizer)
+    shared.update(test.batch(range(len(ids))).images, ids)
+    shared.add_to(result, test)
+    return result
 
 
 def test_patches_are_the_cells_of_the_test_images():
@@ -126,8 +147,7 @@ def test_patches_are_the_cells_of_the_test_images():
     tokenizer = Cells(4, image_size=64)
     ids = torch.full((6, 16), 9)
     ids[:, 6] = 3  # second row, third column
-    result = Evaluation()
-    add_shared_codes(result, tokenizer, ids, test)
+    result = kept(tokenizer, ids, test)
     rows = result.notes["shared_codes"]
     assert [(row["grid"], row["code"], len(row["patches"])) for row in rows] == [(4, 9, 6), (4, 3, 6)]
     patches = result.tensors["patches/4"]
@@ -143,23 +163,22 @@ def test_grids_are_read_off_the_tokenizer():
     row = Cells(4)
     del row.grid_size
     assert token_grids(row) == []
+    assert not kept(row, random_ids(2, 16), Scenes(test_size=2).split("test", 64)).tensors
     assert Grid(0, 27).cell(28, 384) == (14, 14, 14)
 
 
 def test_every_scale_has_patches_of_its_own_size(monkeypatch):
     monkeypatch.setattr(evaluate_shared_codes, "MOST_PIXELS", 32)
     test = Scenes(test_size=3).split("test", 64)
-    result = Evaluation()
-    add_shared_codes(result, Cells(4, image_size=64, step_lengths=(1, 4, 16)), torch.full((3, 21), 5), test)
+    result = kept(Cells(4, image_size=64, step_lengths=(1, 4, 16)), torch.full((3, 21), 5), test)
     shapes = {name: tuple(patches.shape) for name, patches in result.tensors.items()}
     assert shapes == {"patches/1": (3, 3, 32, 32), "patches/2": (3, 3, 32, 32), "patches/4": (3, 3, 16, 16)}
     assert [row["grid"] for row in result.notes["shared_codes"]] == [1, 2, 4]
 
 
 def test_codes_of_a_single_image_are_not_shared():
-    result = Evaluation()
     test = Scenes(test_size=2).split("test", 64)
-    add_shared_codes(result, Cells(2, image_size=64), torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), test)
+    result = kept(Cells(2, image_size=64), torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), test)
     assert not result.tensors
     assert not result.notes
 
