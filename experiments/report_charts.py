@@ -37,18 +37,31 @@ class Dot:
     ceiling: float | None = None
 
 
-def line_chart(lines: Sequence[Line], *, height: int = 190, name: str = "") -> str:
-    """Curves over steps; the value axis is logarithmic when positive values span more than a factor of 30."""
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    height: int = 190,
+    name: str = "",
+    axis: str = "step",
+    is_x_logarithmic: bool = False,
+    is_marked: bool = False,
+) -> str:
+    """Curves over `axis`; the value axis is logarithmic when positive values span more than a factor of 30.
+
+    Lines of one point are dots; `is_marked` draws a dot at every point of the others too.
+    """
     points = [point for line in lines for point in line.points]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    if is_x_logarithmic:  # room for the dots at both ends
+        x_low, x_high = x_low / 1.2, x_high * 1.2
     values = [y for _, y in points]
     is_log = min(values) > 0 and max(values) / min(values) > 30
-    x_ticks = ticks(x_low, x_high, 4)
+    x_ticks = round_log_ticks(x_low, x_high) if is_x_logarithmic else ticks(x_low, x_high, 4)
     y_ticks = log_ticks(min(values), max(values)) if is_log else ticks(min(values), max(values), 4)
     low, high = min(values[0], *values, *y_ticks[:1]), max(*values, *y_ticks[-1:])
 
     def x_at(x: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((x - x_low) / (x_high - x_low) if x_high > x_low else 0.5)
+        return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_low, x_high, is_x_logarithmic)
 
     def y_at(y: float) -> float:
         share = _share(y, low, high, is_log)
@@ -56,19 +69,20 @@ def line_chart(lines: Sequence[Line], *, height: int = 190, name: str = "") -> s
 
     parts = [_gridline(y_at(y), _short(y)) for y in y_ticks if low <= y <= high]
     parts += [_x_label(x_at(x), height, _short(x)) for x in x_ticks if x_low <= x <= x_high]
-    parts.append(tag("text", text("step"), x=LEFT - 12, y=height - 8, class_="axis", text_anchor="end"))
+    parts.append(tag("text", text(axis), x=LEFT - 12, y=height - 8, class_="axis", text_anchor="end"))
     for line in lines:
         path = "M" + "L".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line.points)
         dashes = "5 3" if line.is_dashed else None
         title = tag("title", text(f"{line.label}: last {line.points[-1][1]:.4g}"))
         style = f"color:{color(line.index)}"
-        if len(line.points) == 1:
-            (x, y) = line.points[0]
-            parts.append(
-                tag("circle", title, cx=f"{x_at(x):.1f}", cy=f"{y_at(y):.1f}", r=2.5, class_="point", style=style)
-            )
-        else:
+        if len(line.points) > 1:
             parts.append(tag("path", title, d=path, class_="line", stroke_dasharray=dashes, style=style))
+        for x, y in line.points if is_marked or len(line.points) == 1 else ():
+            words = tag("title", text(f"{line.label}: {y:.4g} at {x:.4g}")) if is_marked else title
+            radius = 4 if is_marked and len(line.points) == 1 else 2.5
+            parts.append(
+                tag("circle", words, cx=f"{x_at(x):.1f}", cy=f"{y_at(y):.1f}", r=radius, class_="point", style=style)
+            )
     return _svg(height, parts, f"{name}{', logarithmic' if is_log else ''}")
 
 
@@ -178,6 +192,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     stride = max(1, math.ceil((last - first) / 5))
     return [10.0**power for power in range(first, last + 1, stride)]
+
+
+def round_log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times every power of ten inside [low, high] (both positive)."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [m * 10.0**power for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]
 
 
 def _share(value: float, low: float, high: float, is_log: bool) -> float:

@@ -4,9 +4,12 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from .report_confusion import confusion
 from .report_metrics import column_decimals, printed, quantity
+from .report_prefixes import lengths
 from .report_provenance import checks
 from .report_tables import Results, Summary
+from .report_tokens import token_changes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +56,9 @@ def to_json(results: Results) -> dict[str, Any]:
                 },
                 "results": [_row(results, s) for (owner, _), s in results.cells.items() if owner == design.name],
                 "absent": results.absent.get(design.name, {}),
+                "by_length": lengths(results, design),
+                "token_changes": token_changes(design),
+                "confusion": confusion(design),
             }
             for design in study.designs
         },

@@ -6,13 +6,16 @@ from .report_caveats import absent_section, guide_section, missing_banner
 from .report_charts import frequency_chart
 from .report_collect import Stage, Study
 from .report_columns import distance_note, dot_panels, few_note, metric_table, shared_note
+from .report_confusion import confusion_section
 from .report_curves import curves_section
 from .report_markup import color, listing, named, paragraph, section, tag, text
 from .report_metrics import ATTRIBUTES, is_distance, printed, quantity
 from .report_pictures import question_cards, reconstruction_grid, sample_cards
+from .report_prefixes import prefixes_section
 from .report_provenance import checks_section, provenance_section
 from .report_style import STYLE
 from .report_tables import Results
+from .report_tokens import tokens_section
 
 GLANCE = {
     "Size": ["size/parameters", "size/tokens_per_image", "size/bits_per_image"],
@@ -36,6 +39,8 @@ def page(results: Results) -> str:
         ("checks", "Fairness", checks_section(study)),
         ("guide", "How to read this", guide_section()),
         ("reconstruction", "Reconstruction", reconstruction_section(results)),
+        ("prefixes", "Fewer tokens", prefixes_section(results)),
+        ("tokens", "What tokens do", tokens_section(study)),
         ("generation", "Generation", generation_section(results)),
         ("understanding", "Understanding", understanding_section(results)),
         ("codebook", "Codebook", codebook_section(results)),
@@ -153,6 +158,7 @@ def understanding_section(results: Results) -> str:
         parts += [dot_panels(results, names), metric_table(results, names, bounds=True)]
     if more:
         parts.append(metric_table(results, more, bounds=True, with_absent=False))
+    parts.append(confusion_section(results.study))
     cards = question_cards(results.study)
     return "".join(parts) + ((tag("h3", text("Questions and answers")) + cards) if cards else "")
 

@@ -3,7 +3,7 @@
 A name is a protocol. Names the report has never seen keep a column of their own, so nothing recorded is hidden.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["higher", "lower"] | None
@@ -97,6 +97,11 @@ def quantity(name: str) -> Quantity:
     """What is known about `name`; kinds and attributes are read off the name, unknown names stay themselves."""
     if name in QUANTITIES:
         return QUANTITIES[name]
+    base, _, kept = name.partition("/k=")
+    if kept:
+        known = quantity(base)
+        words = f"{known.meaning} From the first {kept} tokens of each image."
+        return replace(known, name=name, label=f"{known.label}, {kept} tokens", meaning=words)
     group, *rest = name.split("/")
     if len(rest) >= 2 and rest[0] == "oracle":
         label = "all right" if rest[-1] == "all" else " ".join(rest[1:]).removeprefix("kind ")

@@ -45,19 +45,23 @@ def picture(image: np.ndarray, alt: str) -> str:
 
 
 def shown(study: Study, tensor: str) -> list[Shown]:
-    """Per design the lowest seed whose measured stages saved `tensor`."""
+    """Per design the lowest seed whose measured stages saved `tensor`, or any tensor whose name goes on from it."""
     found: list[Shown] = []
     for index, design in enumerate(study.designs):
         candidates = (
             Shown(design, index, seed, stage)
             for seed in sorted(design.trials)
             for stage in design.trials[seed].measured
-            if len(stage.tensors.get(tensor, ()))
+            if any(len(stage.tensors[name]) for name in _names(stage, tensor))
         )
         first = next(candidates, None)
         if first:
             found.append(first)
     return found
+
+
+def _names(stage: Stage, tensor: str) -> list[str]:
+    return [name for name in stage.tensors if name == tensor or (tensor[-1] in "/=" and name.startswith(tensor))]
 
 
 def without(study: Study, have: Sequence[Shown], what: str) -> str:
@@ -87,7 +91,7 @@ def reconstruction_grid(study: Study) -> str:
             tables.append(scroll(tag("table", tag("tbody", rows(lines)), class_="pictures")))
     total = len(have[0].stage.tensors["originals"])
     note = f"The first {min(_most(have[0].stage.tensors['originals']), total)} of {total} saved test images, "
-    note += f"{_seed_words(study, have)}. Below each picture its own PSNR in dB."
+    note += f"{seed_words(study, have)}. Below each picture its own PSNR in dB."
     return paragraph(note, class_="note") + "".join(tables) + without(study, have, "reconstructions")
 
 
@@ -106,11 +110,12 @@ def _reconstruction_row(group: list[Shown], originals: np.ndarray, span: slice) 
     pairs = zip(originals[span], images[span], strict=False)
     return [
         tag("th", label, note, scope="row"),
-        *(_cell(b, f"reconstruction by {group[0].design.title}", _psnr(a, b)) for a, b in pairs),
+        *(_cell(b, f"reconstruction by {group[0].design.title}", picture_psnr(a, b)) for a, b in pairs),
     ]
 
 
-def _psnr(original: np.ndarray, other: np.ndarray) -> str:
+def picture_psnr(original: np.ndarray, other: np.ndarray) -> str:
+    """PSNR in dB of one (3, H, W) uint8 picture as it is printed below it."""
     error = float(np.mean((original.astype(np.float64) - other) ** 2))
     return "exact" if error == 0 else f"{10 * math.log10(255**2 / error):.1f}"
 
@@ -130,7 +135,7 @@ def sample_cards(study: Study) -> str:
     for prompt, places in list(prompts.items())[:most]:
         figures = [_sample(one, places.get(one.design.name)) for one in have]
         cards.append(tag("article", tag("h4", text(prompt[0])), tag("div", *figures, class_="row"), class_="card"))
-    note = f"The first {min(most, len(prompts))} of {len(prompts)} saved prompts, {_seed_words(study, have)}. "
+    note = f"The first {min(most, len(prompts))} of {len(prompts)} saved prompts, {seed_words(study, have)}. "
     note += "✓ the oracle finds everything the prompt asks for; ✗ names what is wrong."
     return (
         paragraph(note, class_="note")
@@ -185,7 +190,7 @@ def question_cards(study: Study) -> str:
             cards.setdefault(image.tobytes(), []).append((one, position))
     most = _most(have[0].stage.tensors["questioned"]) // 2
     drawn = [_question_card(owners, have) for owners in list(cards.values())[:most]]
-    note = f"The first {min(most, len(cards))} of {len(cards)} saved test images, {_seed_words(study, have)}; "
+    note = f"The first {min(most, len(cards))} of {len(cards)} saved test images, {seed_words(study, have)}; "
     note += "each question asked alone."
     return paragraph(note, class_="note") + _card_grid(drawn, len(have), 84, 300) + without(study, have, "answers")
 
@@ -235,6 +240,6 @@ def _most(images: np.ndarray) -> int:
     return MOST_SMALL if images.shape[-1] <= LARGE else MOST_LARGE
 
 
-def _seed_words(study: Study, have: Sequence[Shown]) -> str:
+def seed_words(study: Study, have: Sequence[Shown]) -> str:
     seeds = sorted({one.seed for one in have})
     return f"seed {listing([str(seed) for seed in seeds])}" if study.seeds else ""

@@ -155,6 +155,32 @@ img { image-rendering: pixelated; display: block; border-radius: 4px; height: au
   display: grid; place-items: center; height: 104px; border: 1px dashed var(--rule); border-radius: 4px;
   color: var(--soft);
 }
+.kept th { position: static; min-width: 0; text-align: center; padding: 4px; font-size: 13px; }
+.kept th small { padding-left: 0; }
+.maps { display: flex; flex-wrap: wrap; gap: 8px 6px; margin: 8px 0 14px; }
+.maps figure { margin: 0; width: 56px; text-align: center; font-size: 11px; line-height: 1.4; color: var(--soft); }
+.maps img { width: 56px; }
+.codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(268px, 1fr)); gap: 14px 24px; }
+.codes { margin: 8px 0 18px; }
+.codes figure, .matrices figure { margin: 0; min-width: 0; }
+.codes figcaption, .matrices figcaption { font-size: 13px; font-weight: 600; margin-bottom: 4px; }
+.codes figure > div { display: flex; flex-wrap: wrap; gap: 3px; }
+.codes img { width: 31px; border-radius: 2px; }
+.matrices { display: flex; flex-wrap: wrap; gap: 18px 40px; align-items: flex-start; margin: 10px 0 18px; }
+.matrices .scroll { margin: 0; }
+.matrix { font-size: 12.5px; }
+.matrix th { font-weight: 450; color: var(--soft); text-align: right; padding: 2px 8px 2px 0; white-space: nowrap; }
+.matrix thead th { vertical-align: bottom; padding: 2px 0 4px; text-align: center; }
+.matrix thead span { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; }
+.matrix td {
+  width: 36px; min-width: 28px; height: 26px; text-align: center; padding: 0 3px; border: 2px solid var(--paper);
+  background: var(--panel);
+}
+.matrix td.hit { background: color-mix(in srgb, var(--good) calc(var(--share, 0%) * 0.4), var(--panel)); }
+.matrix td.miss[style] {
+  background: color-mix(in srgb, var(--bad) calc(25% + var(--share) * 0.6), var(--panel)); font-weight: 600;
+}
+.matrix td.miss:not([style]) { color: var(--soft); }
 .right { color: var(--good); }
 .wrong { color: var(--bad); }
 .unscored { color: var(--soft); }

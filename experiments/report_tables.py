@@ -15,7 +15,7 @@ from ..metrics.intervals import t_interval, wilson_interval
 from .report_collect import Stage, Study, Trial
 from .report_metrics import is_distance, quantity
 
-# A design without such a stage or part lacks nothing.
+# A design without such a stage or part lacks nothing, nor does one whose leading ids (k=) do not decode.
 OWN_TO_A_DESIGN = ("cost/training_seconds/", "size/parameters/")
 
 
@@ -254,7 +254,7 @@ def _absent(study: Study, present: set[tuple[str, str]]) -> dict[str, dict[str, 
         )
         names += ["und/accuracy", *(["gen/oracle/all"] if is_scored else [])]
     names += sorted(name for _, name in present if not name.startswith(OWN_TO_A_DESIGN))
-    wanted = dict.fromkeys(names)
+    wanted = dict.fromkeys(name for name in names if "/k=" not in name)
     found: dict[str, dict[str, str]] = {}
     for design in study.designs:
         reasons = {
