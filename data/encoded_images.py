@@ -63,7 +63,7 @@ class EncodedImages(ImageDataset):
         self._policy = preparation
         self._decodes: dict[int, bool] = {}  # positions tried so far
         self._keep = len(rows) * 3 * image_size**2 <= KEPT_BYTES
-        # One array where all images have one size: numpy's large arrays lie in huge pages, and JPEG is decoded in place.
+        # One array where all images have one size: numpy keeps it in huge pages, and JPEG is decoded in place.
         self._squares = np.empty((len(rows), image_size, image_size, 3), np.uint8) if self._keeps_squares else None
         self._kept: dict[int, np.ndarray] = {}  # by position; rows of `_squares` where there is one
 
