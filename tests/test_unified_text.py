@@ -88,12 +88,5 @@ def test_wrong_sizes_and_roles_are_refused(text, tmp_path):
 def test_vocabulary_keeps_text_and_image_apart(text):
     vocabulary = Vocabulary(text, image_size=10)
     assert vocabulary.size == text.vocab_size + 10
-    assert [vocabulary.image_code(vocabulary.image_token(code)) for code in range(10)] == list(range(10))
-    assert not any(vocabulary.is_image(token) for token in range(text.vocab_size))
+    assert vocabulary.image_offset == text.vocab_size
     assert vocabulary.bos == text.special_id("bos")
-    with pytest.raises(ValueError, match="image code 10"):
-        vocabulary.image_token(10)
-    with pytest.raises(ValueError, match="is text"):
-        vocabulary.image_code(0)
-    with pytest.raises(ValueError, match="outside the vocabulary"):
-        vocabulary.is_image(vocabulary.size)
