@@ -101,14 +101,6 @@ class SceneSplit(ImageDataset):
         """What the examples show, object by object."""
         return self._sampler.draw(self.split_name, self._seed, self._rows(indices))[0].scenes()
 
-    def captions_distinct(self) -> list[tuple[str, str]]:
-        """(kind, caption) of every distinct caption of this split, in order of first use: prompts to generate from.
-
-        On the test split none of them occurs in training.
-        """
-        captions = self._sampler.draw(self.split_name, self._seed, np.arange(len(self)))[1]
-        return [(self.world.read(caption).kind, caption) for caption in dict.fromkeys(captions)]
-
     @property
     def fingerprint(self) -> str:
         identity = [VERSION, self.name, self._seed, self.split_name, len(self), self.image_size]
