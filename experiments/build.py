@@ -161,6 +161,8 @@ def load_weights(module: nn.Module, folder: Path) -> None:
     except Exception as error:  # safetensors raises its own type for damaged files
         raise ValueError(f"{file} cannot be read as safetensors: {error}") from error
     load_strict(module, state, str(file))
+    # The format of training, in which convolutions are faster too; every reader of a run computes the same bits.
+    nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
 
 
 def load_strict(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:

@@ -85,7 +85,8 @@ class TokenizerPhase(Phase):
                 "choose another tokenizer= or phase=siglip."
             )
         check_teacher(cfg, tokenizer)
-        self.tokenizer = tokenizer.to(memory_format=torch.channels_last)
+        # Weights of 2-D convolutions alone: Module.to() refuses modules that have 3-D ones too.
+        self.tokenizer = nn.utils.convert_conv2d_weight_memory_format(tokenizer, torch.channels_last)
         self.data = build.open_data(cfg, tokenizer.image_size)
         recipe = self.recipe
         self.frozen = _parts(tokenizer, recipe.get("frozen", ()))
