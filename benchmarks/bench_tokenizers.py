@@ -106,11 +106,11 @@ def configuration(name: str, *, tiny: bool) -> DictConfig:
 def build(config: DictConfig) -> Any:
     """In eval mode, with codes that lie apart: a fresh codebook is a dense cloud, where rounding decides about ids."""
     tokenizer = instantiate(config).eval().requires_grad_(False)
-    quantizer = getattr(tokenizer, "quantizer", None)
-    if isinstance(quantizer, VectorQuantizer):
-        quantizer.codebook.normal_()
-        if quantizer.normalize:
-            quantizer.codebook /= quantizer.codebook.norm(dim=-1, keepdim=True)
+    for part in tokenizer.children():
+        if isinstance(part, VectorQuantizer):
+            part.codebook.normal_()
+            if part.normalize:
+                part.codebook /= part.codebook.norm(dim=-1, keepdim=True)
     return tokenizer
 
 
