@@ -22,7 +22,7 @@ def config_names(folder: Path) -> list[str]:
 
 
 PUBLISHED = config_names(CONF / "tokenizer")
-NANO = config_names(CONF / "tokenizer" / "nano")
+CPU_SIZES = [name for size in ("nano", "photo") for name in config_names(CONF / "tokenizer" / size)]
 
 
 def build(name: str):
@@ -61,7 +61,7 @@ def check_contract(tokenizer: ImageTokenizer | VisionEncoder, device: str) -> No
 
 def test_there_is_something_to_check():
     assert {"vq16", "chameleon", "siglip", "janus"} <= set(PUBLISHED)
-    assert {"nano/vq", "nano/siglip", "nano/decoupled"} <= set(NANO)
+    assert {"nano/vq", "nano/siglip", "nano/decoupled"} <= set(CPU_SIZES)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -70,8 +70,8 @@ def test_published_config_keeps_the_contract(name):
         check_contract(build(name).eval(), "meta")
 
 
-@pytest.mark.parametrize("name", NANO)
-def test_nano_config_keeps_the_contract(name):
+@pytest.mark.parametrize("name", CPU_SIZES)
+def test_cpu_config_keeps_the_contract(name):
     torch.manual_seed(0)
     with torch.no_grad():
         check_contract(build(name).eval(), "cpu")
