@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tessella.tokenizers.base import Encoding
 from tessella.tokenizers.cnn_light import LightDecoder, LightEncoder
 from tessella.tokenizers.latent_attention import (
     CrossAttention,
@@ -14,7 +15,7 @@ from tessella.tokenizers.latent_attention import (
     position_features,
     region_centers,
 )
-from tessella.tokenizers.losses import PixelLoss
+from tessella.tokenizers.losses import BALANCE_FLOOR, PixelLoss
 from tessella.tokenizers.one_d import OneDTokenizer
 from tessella.tokenizers.quantizers.vq import VectorQuantizer
 from tessella.tokenizers.tail_drop import TailDrop
@@ -217,3 +218,19 @@ def test_regions_cover_the_image_in_a_fixed_order():
     assert len(centers[:, 0].unique()) == 4
     assert torch.equal(centers, region_centers(32))
     assert not torch.equal(centers, centers.sort(dim=0).values)
+
+
+def test_balanced_errors_have_the_gradient_of_the_mean_psnr():
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 8, 8)
+    back = (
+        images + torch.randn_like(images) * torch.tensor([0.01, 0.1, 0.3, 1.0])[:, None, None, None]
+    ).requires_grad_()
+    loss = PixelLoss(terms={}, l1_weight=0.0, error_balance=1.0)
+    (given,) = torch.autograd.grad(loss(images, back, Encoding(back))[0], back)
+    error = (back - images).square().mean((1, 2, 3))
+    (wanted,) = torch.autograd.grad((error + BALANCE_FLOOR).log().sum(), back)
+    torch.testing.assert_close(given / given.norm(), wanted / wanted.norm())
+    torch.testing.assert_close(
+        PixelLoss(terms={}, l1_weight=0.0)(images, back, Encoding(back))[0], F.mse_loss(back, images)
+    )
