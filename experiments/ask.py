@@ -23,9 +23,9 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
 
     from ..unified.generate import answer
     from .build import resolve_run
-    from .evaluate_unified import cached_precision
-    from .lit_unified import load_unified
     from .pictures import prepare, read_pixels
+    from .token_store import cached_precision
+    from .trained_unified import load_unified
 
     questions = [cfg.question] if isinstance(cfg.question, str) else [str(question) for question in plain(cfg.question)]
     if not questions or not all(question.strip() for question in questions):

@@ -17,6 +17,7 @@ from .evaluate_oracle import add_oracle
 from .evaluate_prefixes import add_short_oracle, short_length
 from .phase import Evaluation
 from .pictures import to_uint8
+from .token_store import cached_precision
 
 FLOOR_QUESTIONS_FROM = 4000  # training images whose answers give the majority floor
 
@@ -75,11 +76,6 @@ def _generation(
     kept = int(options.pictures)
     result.tensors["samples"] = samples[:kept].contiguous()
     result.notes |= {"prompts": prompts[:kept], "sample_verdicts": list(verdicts[:kept])}
-
-
-def cached_precision(seen: torch.Tensor) -> torch.Tensor:
-    """What the LLM reads as training saw it: features went through a float16 cache, ids are exact."""
-    return seen.half().float() if seen.is_floating_point() else seen
 
 
 def _prompts(test: ImageDataset, count: int, *, repeat: bool) -> tuple[list[int], list[str]]:

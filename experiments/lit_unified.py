@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.base import ImageDataset
 from ..tokenizers.base import ImageTokenizer
 from ..unified.model import UnifiedModel
 from ..unified.sequence import PackedBatch
-from ..unified.text import TextTokenizer
 from . import build
 from .evaluate_unified import evaluate_unified
 from .lit_base import LitPhase
@@ -23,6 +22,7 @@ from .phase import Evaluation, Phase
 from .runs import write_atomic
 from .steps import step_seed
 from .token_store import open_tokens
+from .trained_unified import UnifiedRun, load_text
 
 TEXTS_FOR_BPE = 20_000  # more captions do not change a small byte-level BPE
 
@@ -47,32 +47,6 @@ class LitUnified(LitPhase):
             {"val/loss": total, "val/loss/text": losses.text, "val/loss/image": losses.image},
             batch_size=max(losses.num_text + losses.num_image, 1),
         )
-
-
-class UnifiedRun(nn.Module):
-    """What a unified run saves: the model and the tokenizer it was trained around."""
-
-    def __init__(self, model: UnifiedModel, tokenizer: ImageTokenizer) -> None:
-        super().__init__()
-        self.model, self.tokenizer = model, tokenizer
-
-
-def load_unified(folder: Path) -> UnifiedModel:
-    """The trained unified model of a finished run folder, with its tokenizer, in eval mode; needs no other folder."""
-    node = build.trained_node(folder)
-    text = _load_text(folder / "text.json")
-    tokenizer = instantiate(node["tokenizer"])
-    model = UnifiedModel(
-        tokenizer=tokenizer,
-        llm=instantiate(node["llm"]),
-        text=text,
-        head=instantiate(node["head"]),
-        reader=instantiate(node["reader"]),
-        seed=0,
-    )
-    whole = UnifiedRun(model, tokenizer)
-    build.load_weights(whole, folder)
-    return model.eval().requires_grad_(False)
 
 
 class UnifiedPhase(Phase):
@@ -101,7 +75,7 @@ class UnifiedPhase(Phase):
         llm = instantiate(cfg.llm)
         saved = folder / "text.json"
         self.text = (
-            _load_text(saved)
+            load_text(saved)
             if (folder / "run.json").is_file() and saved.is_file()
             else llm.text_tokenizer(_texts(self.data.train))
         )
@@ -201,13 +175,6 @@ class UnifiedPhase(Phase):
                 zip(("text_to_image", "captioning", "question_answering"), self.mixture.shares.tolist(), strict=True)
             ),
         }
-
-
-def _load_text(file: Path) -> TextTokenizer:
-    try:
-        return TextTokenizer.load(file)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{file} cannot be read as a text tokenizer: {error}") from error
 
 
 def _texts(data: ImageDataset) -> list[str]:

@@ -4,14 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from .build import Data
-from .lit_base import LitPhase
+
+if TYPE_CHECKING:  # Lightning loads for seconds, and evaluation needs none of it
+    from .lit_base import LitPhase
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Phase(ABC):
     """One training phase. Built by `train.run` with everything that is known before training."""
 
     name: str
-    module: LitPhase
+    module: "LitPhase"
     data: Data
     monitor: str  # logged value that chooses best.ckpt
     monitor_mode: str = "max"

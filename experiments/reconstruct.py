@@ -19,7 +19,7 @@ def load_tokenizer(folder: Path) -> ImageTokenizer:
     from .runs import read_json
 
     if read_json(folder / "run.json")["phase"] == "unified":
-        from .lit_unified import load_unified
+        from .trained_unified import load_unified
 
         return load_unified(folder).tokenizer
     return trained(folder)

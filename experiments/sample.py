@@ -25,8 +25,8 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from ..unified.generate import write_images
     from .build import build_sampling, resolve_run
-    from .lit_unified import load_unified
     from .pictures import file_stem, grid, make_folder, to_uint8, write_png
+    from .trained_unified import load_unified
 
     sampling = build_sampling(cfg)
     folder = resolve_run(cfg.run, ("unified",))

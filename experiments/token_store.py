@@ -79,3 +79,8 @@ def open_tokens(
     if "features" in parts:
         shapes["features"] = ((tokenizer.num_features, tokenizer.feature_dim), "float16")
     return TokenCache.open_or_build(place, key, shapes, len(data), lambda: encode_batches(tokenizer, data, parts, note))
+
+
+def cached_precision(seen: Tensor) -> Tensor:
+    """What the LLM reads as training saw it: features went through a float16 cache, ids are exact."""
+    return seen.half().float() if seen.is_floating_point() else seen

@@ -70,6 +70,12 @@ def test_import_and_help_load_no_heavy_library():
     assert "recipe" in done.stdout
 
 
+def test_loading_and_evaluating_a_trained_model_imports_no_lightning():
+    names = "build, evaluate_tokenizer, evaluate_unified, pictures, token_store, trained_unified"
+    code = f"import sys; from tessella.experiments import {names}; assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_package_is_listed_for_the_wheel():
     import tomllib
 
