@@ -260,3 +260,9 @@ def _last_line(log: Path) -> str:
 def _say(text: str) -> None:
     clear = "\r\033[K" if sys.stderr.isatty() else ""
     print(f"{clear}{text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    from .cli import main as tessella
+
+    tessella(["ablate", *sys.argv[1:]])

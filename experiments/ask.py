@@ -40,3 +40,9 @@ def run(cfg: DictConfig) -> list[tuple[str, str]]:
         features = cached_precision(model.read(images))
         answers = answer(model, features, [questions])
     return list(zip(questions, answers[0], strict=True))
+
+
+if __name__ == "__main__":
+    from .cli import main as tessella
+
+    tessella(["ask", *sys.argv[1:]])

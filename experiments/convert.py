@@ -211,3 +211,11 @@ def parameters_in_words(module: nn.Module) -> str:
 def in_words(tensors: Mapping[str, Tensor]) -> str:
     names = ", ".join(list(tensors)[:3]) + (", ..." if len(tensors) > 3 else "")
     return f"{len(tensors)} ({names})" if tensors else "none"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as tessella
+
+    tessella(["convert", *sys.argv[1:]])

@@ -51,3 +51,11 @@ def run(cfg: DictConfig) -> Path:
         fingerprint = evaluation_fingerprint(record["fingerprint"], trained, data_identity(trained))
         owned.write_record(evaluation_fingerprint=fingerprint, **measured)
     return folder
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as tessella
+
+    tessella(["evaluate", *sys.argv[1:]])

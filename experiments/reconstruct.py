@@ -59,3 +59,9 @@ def run(cfg: DictConfig) -> list[str]:
         )
         lines.append(f"{target}: PSNR {psnr(images, reconstruction).item():.2f} dB at {tokenizer.image_size} px{bits}")
     return lines
+
+
+if __name__ == "__main__":
+    from .cli import main as tessella
+
+    tessella(["reconstruct", *sys.argv[1:]])

@@ -52,3 +52,11 @@ def main(cfg: DictConfig) -> Path:
     _print(found)
     print(path)
     return path
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as tessella
+
+    tessella(["report", *sys.argv[1:]])

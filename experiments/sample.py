@@ -56,3 +56,9 @@ def _prompts(prompt: object) -> list[str]:
     if not prompts or not all(prompts):
         raise ValueError("prompt is empty; say what to draw: tessella sample 'a red circle'.")
     return prompts
+
+
+if __name__ == "__main__":
+    from .cli import main as tessella
+
+    tessella(["sample", *sys.argv[1:]])

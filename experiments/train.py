@@ -292,3 +292,9 @@ def _resume_point(last: Path) -> tuple[int, Clock]:
         ) from error
     spent = next((value for name, value in state["callbacks"].items() if name.startswith("Checkpoints")), {})
     return state["global_step"], Clock(spent.get("wall", 0.0), spent.get("cpu", 0.0))
+
+
+if __name__ == "__main__":
+    from .cli import main as tessella
+
+    tessella(["train", *sys.argv[1:]])
