@@ -40,7 +40,10 @@ EXAMPLES = {
         "tessella ablate data=folder data.train=photos 'design=[single_vq]'",
     ],
     "sample": ["tessella sample 'a small red circle at the top left' run=runs/ablate/single_vq"],
-    "reconstruct": ["tessella reconstruct photo.jpg run=runs/my-vq"],
+    "reconstruct": [
+        "tessella reconstruct photo.jpg run=runs/my-vq",
+        "tessella reconstruct photos tokenizer=runs/my-one-d-piece keep=1,4,16,32",
+    ],
     "ask": ["tessella ask picture.png 'what colour is the shape?' run=runs/ablate/decoupled"],
     "convert": [
         "tessella convert llamagen vq_ds16_c2i.pt runs/llamagen",
@@ -57,6 +60,10 @@ POSITIONAL = {
     "ask": ("image", "question"),
     "convert": ("system", "source", "out"),
 }
+
+# Keys that stand for another one of the command, and keys whose value is a list also when written 1,4,16.
+SAME_AS = {"reconstruct": {"tokenizer": "run"}}
+LISTS = {"reconstruct": ("keep",)}
 
 # Keys of single runs, which a study sets for each of its stages.
 NOT_FOR_STUDIES = {
@@ -142,13 +149,22 @@ def sort_arguments(command: str, arguments: Sequence[str]) -> tuple[list[str], l
         elif argument.startswith("-"):
             refuse(f"tessella {command}", unknown(argument, FLAGS, "flag") + " Overrides have the form key=value.")
         elif argument.startswith(("+", "~")) or _looks_like_override(argument):
-            overrides.append(argument)
+            overrides.append(_plain_override(command, argument))
         else:
             plain.append(argument)
     if len(plain) > len(names):
         takes = " ".join(name.upper() for name in names) or "overrides of the form key=value only"
         refuse(f"tessella {command}", f"cannot place the argument {plain[len(names)]!r}; it takes {takes}.")
     return flags, [f"{name}={_quoted(value)}" for name, value in zip(names, plain, strict=False)] + overrides
+
+
+def _plain_override(command: str, override: str) -> str:
+    """An override in Hydra's terms: the command's own key for an alias, brackets around a list."""
+    key, _, value = override.partition("=")
+    key = SAME_AS.get(command, {}).get(key, key)
+    if key in LISTS.get(command, ()) and "," in value and not value.startswith("["):
+        value = f"[{value}]"
+    return f"{key}={value}" if "=" in override else override
 
 
 def forward_to_stages(overrides: Sequence[str]) -> list[str]:

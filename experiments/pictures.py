@@ -84,6 +84,19 @@ def grid(rows: list[list[Tensor]], *, scale: int = 1, gap: int = 2) -> Tensor:
     return sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
+def with_captions(sheet: Tensor, captions: list[str], height: int = 20) -> Tensor:
+    """A (3, H, W) uint8 grid of one row with a line of text below each of its columns."""
+    from PIL import Image, ImageDraw
+
+    columns = len(captions)
+    strip = Image.new("RGB", (sheet.shape[2], height), "white")
+    draw = ImageDraw.Draw(strip)
+    for column, caption in enumerate(captions):
+        draw.text((sheet.shape[2] * (column + 0.5) / columns, height / 2), caption, fill="black", anchor="mm")
+    below = torch.from_numpy(np.asarray(strip).transpose(2, 0, 1).copy())
+    return torch.cat([sheet, below], 1)
+
+
 def write_png(path: Path, image: Tensor, text: dict[str, str] | None = None) -> None:
     """Write a (3, H, W) uint8 picture; `text` goes into the file's own fields (prompt, seed, run)."""
     import io

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import load_file
@@ -196,6 +197,82 @@ def test_reconstruct_shows_the_original_beside_what_the_tokenizer_makes_of_it(wo
     scale = 256 // 64
     left = sheet[2 * scale : 66 * scale : scale, 2 * scale : 66 * scale : scale]
     assert np.array_equal(left, pixels)
+
+
+@pytest.fixture
+def ordered(workshop, monkeypatch):
+    """runs/vq as a tokenizer whose leading rows of cells decode, the others empty."""
+    from tessella.experiments import reconstruct
+
+    load = reconstruct.load_tokenizer
+
+    def load_ordered(folder):
+        tokenizer = load(folder)
+        kind = type(tokenizer)
+
+        class Rows(kind):
+            min_tokens = 8
+
+            def dequantize(self, ids):
+                latents = super().dequantize(ids)
+                return torch.nn.functional.pad(latents, (0, 0, 0, self.num_latents - latents.shape[1]))
+
+        tokenizer.__class__ = Rows
+        tokenizer.step_lengths = (8,) * 8
+        return tokenizer
+
+    monkeypatch.setattr(reconstruct, "load_tokenizer", load_ordered)
+    fill_folder(workshop / "photos", 2)
+    return workshop
+
+
+def test_reconstruct_from_few_tokens_stands_side_by_side(ordered, tessella):
+    outcome = tessella("reconstruct", "photos/001.png", "tokenizer=runs/vq", "keep=8,32,64")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert [line.split("px, ")[1] for line in lines] == [
+        "8 tokens = 72 bits", "32 tokens = 288 bits", "64 tokens = 576 bits",
+    ]  # fmt: skip
+    sheet = Image.open(ordered / "reconstructions/001.png")
+    assert sheet.size == (4 * (2 + 64) * 4 + 8, (64 + 4) * 4 + 20)
+    psnr = lines[1].split("PSNR ")[1].split(" at")[0]
+    assert sheet.info["32 tokens = 288 bits"] == f"PSNR {psnr}"
+    whole = tessella("reconstruct", "photos/001.png", "run=runs/vq", "out=whole").out
+    assert whole.split("PSNR")[1] == lines[2].split("PSNR")[1] + "\n"
+
+
+def test_reconstruct_of_a_folder_ends_with_the_means(ordered, tessella):
+    lines = tessella("reconstruct", "photos", "run=runs/vq", "keep=[8,64,8]").out.splitlines()
+    assert len(lines) == 2 * 2 + 2
+    scores = [float(line.split("PSNR ")[1].split()[0]) for line in lines]
+    assert lines[-1].startswith("mean of 2 pictures")
+    assert scores[-1] == pytest.approx((scores[1] + scores[3]) / 2, abs=0.011)
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        ("0", "keep=0 tokens of this tokenizer do not decode; nearest are 8 and 16"),
+        ("8,20", "nearest are 16 and 24 (whole steps: 8,16,24,32,40,48,56,64)"),
+        ("65", "nearest are 56 and 64"),
+        ("some", "'some' is no number of tokens"),
+        ("1.5", "1.5 is no number of tokens"),
+        ("[]", "keep is empty"),
+    ],
+)
+def test_tokens_that_do_not_decode_are_one_clear_line(keep, words, ordered, tessella):
+    outcome = tessella("reconstruct", "photos", "run=runs/vq", f"keep={keep}")
+    assert outcome.code == 2
+    assert words in outcome.notes[-1]
+    assert not (ordered / "reconstructions").exists()
+
+
+def test_a_tokenizer_without_prefixes_keeps_all_or_nothing(workshop, tessella):
+    fill_folder(workshop / "photos", 1)
+    outcome = tessella("reconstruct", "photos", "run=runs/vq", "keep=3")
+    assert outcome.code == 2
+    assert "it needs all of its 64: keep=64." in outcome.err
+    assert tessella("reconstruct", "photos", "run=runs/vq", "keep=64").code == 0
 
 
 def test_ask_answers_each_question_alone(workshop, tessella):
