@@ -19,6 +19,8 @@ from omegaconf import DictConfig
 
 from . import runs
 from .limits import check_values
+from .run_folder import RunFolder
+from .stopping import StopRequest
 from .study import Stage, all_stages, fairness, plan_stages
 
 POLL_SECONDS = 0.2
@@ -41,7 +43,7 @@ def run(cfg: DictConfig) -> Path:
     study = Path("runs") / _name(cfg.study)
     planned = plan_stages(cfg)
     _check_stages(planned)
-    with runs.RunFolder(study) as folder, runs.StopRequest() as stop:
+    with RunFolder(study) as folder, StopRequest() as stop:
         earlier = _earlier_seconds(study)
         book = _Book(cfg, study, planned, earlier)
         scheduler = _Scheduler(cfg, study, stop, book)
@@ -115,7 +117,7 @@ class _Worker:
 class _Scheduler:
     """Runs ready stages in `workers` processes, longest chains first."""
 
-    def __init__(self, cfg: DictConfig, study: Path, stop: runs.StopRequest, book: _Book) -> None:
+    def __init__(self, cfg: DictConfig, study: Path, stop: StopRequest, book: _Book) -> None:
         self.cfg, self.study, self.stop, self.book = cfg, study, stop, book
         self.workers, self.devices = _workers(cfg.workers)
         self.running: dict[Stage, _Worker] = {}

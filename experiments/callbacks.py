@@ -13,8 +13,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 
-from .runs import Clock, StopRequest, write_atomic, write_json
+from .runs import Clock, write_atomic, write_json
 from .steps import step_seed
+from .stopping import StopRequest
 
 
 class SeedEachStep(Callback):

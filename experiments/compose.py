@@ -27,7 +27,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from .cli import config_groups
-from .runs import RunFolderBusy, Stopped
+from .run_folder import RunFolderBusy
+from .stopping import Stopped
 
 CONFIG_MODULE = "tessella.conf"
 

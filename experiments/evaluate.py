@@ -6,6 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import runs
 from .limits import check_values
+from .run_folder import RunFolder
+from .stopping import StopRequest
 from .train import build_phase, evaluate, evaluation_fingerprint, set_threads
 
 
@@ -39,7 +41,7 @@ def run(cfg: DictConfig) -> Path:
     trained.evaluation = cfg.evaluation
     if trained.phase == "unified":
         trained.tokenizer = node["tokenizer"]  # rebuilt from this folder alone: its inputs may be gone
-    with runs.RunFolder(folder) as owned, runs.StopRequest() as stop:
+    with RunFolder(folder) as owned, StopRequest() as stop:
         set_threads(trained)
         phase = make(trained, folder)
         phase.restore()

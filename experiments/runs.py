@@ -10,12 +10,9 @@ import os
 import platform
 import resource
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -48,7 +45,6 @@ TRAINING_CODE = {
     ),
 }
 EVALUATION_CODE = ("metrics/*.py", "experiments/evaluate*.py", *(f"unified/{name}.py" for name in _SAMPLING))
-LOCK_SECONDS = 20  # how long a start waits for the folder's last owner, which may be saving before it ends
 _typed: str | None = None
 LIBRARIES = (
     "torch",
@@ -178,81 +174,6 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def process_start(pid: int) -> str | None:
-    """When process `pid` started, in the kernel's ticks: tells a live owner of a folder from a recycled pid."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-class Stopped(BaseException):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved what it had; carries the exit code.
-
-    No Exception, so that no library's `except Exception` swallows it.
-    """
-
-    def __init__(self, exit_code: int, message: str = "stopped; the same command continues.") -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class RunFolderBusy(Exception):
-    """Another live process works in the run folder."""
-
-
-class RunFolder:
-    """One run folder, owned by this process while it works in it.
-
-    Raises:
-        RunFolderBusy: another live process works in the folder.
-        OSError: the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock = folder / ".owner"
-
-    def __enter__(self) -> "RunFolder":
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"cannot write in {self.folder} ({error.strerror}); choose another out=<folder>.") from error
-        deadline = time.monotonic() + LOCK_SECONDS
-        while (owner := self._living_owner()) is not None:
-            if time.monotonic() > deadline:
-                raise RunFolderBusy(
-                    f"{self.folder}: process {owner} is working in this run folder; wait for it or stop it."
-                )
-            time.sleep(0.2)
-        write_atomic(self._lock, f"{os.getpid()} {process_start(os.getpid())}")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()  # of a run that was refused before it wrote anything
-
-    def _living_owner(self) -> int | None:
-        with suppress(OSError, ValueError):
-            pid, started = self._lock.read_text().split()
-            if int(pid) != os.getpid() and process_start(int(pid)) == started:
-                return int(pid)
-        return None
-
-    def record(self) -> dict[str, Any]:
-        """The content of run.json; empty before the run has begun."""
-        path = self.folder / "run.json"
-        return read_json(path) if path.is_file() else {}
-
-    def write_record(self, **fields: Any) -> None:
-        """Merge `fields` into run.json."""
-        write_json(self.folder / "run.json", {"schema": SCHEMA, **self.record(), **fields})
-
-    def write_metrics(self, metrics: Mapping[str, Any], absent: Mapping[str, str]) -> None:
-        write_json(self.folder / "metrics.json", {"schema": SCHEMA, "metrics": dict(metrics), "absent": dict(absent)})
-
-
 class Clock:
     """Wall and CPU seconds of this process, continued across restarts of the same run."""
 
@@ -267,52 +188,3 @@ class Clock:
     @property
     def cpu(self) -> float:
         return self._cpu + time.process_time() - self._cpu_started
-
-
-class StopRequest:
-    """Notes SIGTERM and Ctrl-C while it is active, so that work ends at a point where everything is saved.
-
-    A second Ctrl-C ends the program at once.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        self.take_signals()
-        return self
-
-    def take_signals(self) -> None:
-        """Handle SIGTERM and Ctrl-C from now on, whoever handled them."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, signum: int, frame: object) -> None:
-        if self.received is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signum
-
-    def check(self, where: str) -> None:
-        """Raise `Stopped` when a stop was asked for."""
-        if self.received is not None:
-            raise Stopped(128 + self.received, f"stopped {where}; the same command continues.")
-
-
-def end_with_parent() -> None:
-    """Stop this stage, as SIGTERM does, when the study that started it is gone (kill -9 included)."""
-    parent = int(os.environ.get("TESSELLA_PARENT", 0))
-    if not parent:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

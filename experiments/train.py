@@ -13,7 +13,9 @@ from omegaconf import DictConfig
 
 from . import runs
 from .limits import check_values
-from .runs import Clock, RunFolder, StopRequest
+from .run_folder import RunFolder
+from .runs import Clock
+from .stopping import StopRequest, end_with_parent
 
 if TYPE_CHECKING:
     from .phase import Phase
@@ -26,7 +28,7 @@ PHASES = {
 
 
 def main(cfg: DictConfig) -> None:
-    runs.end_with_parent()
+    end_with_parent()
     print(run(cfg))
 
 

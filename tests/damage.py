@@ -1,5 +1,6 @@
 """What can be wrong with a working folder, how a wrong command is expanded, and what it must answer."""
 
+import fcntl
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from .image_files import fill_folder, fill_parquet, fill_tar, png
 
+HELD: list[IO[str]] = []  # locks of tests, to the end of the session
 FOLDER = ["data=folder", "data.train=photos"]  # without the sizes of scenes
 TRAIN = ["train", "TINY"]
 UNIFIED = [*TRAIN, "phase=unified", "tokenizer=runs/vq"]
@@ -86,13 +89,15 @@ def checkpoint(content: bytes) -> Callable[[Path], None]:
 
 
 def busy(run: str) -> Callable[[Path], None]:
-    """The folder belongs to a process that lives: this one's parent."""
+    """The folder is locked, as by another process: locks of one file opened twice exclude each other."""
 
     def prepare(folder: Path) -> None:
-        from tessella.experiments import runs
-
         (folder / run).mkdir(parents=True, exist_ok=True)
-        (folder / run / ".owner").write_text(f"{os.getppid()} {runs.process_start(os.getppid())}")
+        held = (folder / run / ".owner").open("w")
+        held.write("12345")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        HELD.append(held)
 
     return prepare
 

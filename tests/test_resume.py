@@ -220,8 +220,8 @@ def test_a_stopped_study_stops_its_stages_with_a_checkpoint(tessella, tiny, tmp_
 
 def test_a_stage_is_told_to_stop_when_its_study_was_killed(tmp_path):
     stage = (
-        "import pathlib, sys, time; from tessella.experiments import runs; place = pathlib.Path(sys.argv[1]);"
-        "stop = runs.StopRequest().__enter__(); runs.end_with_parent(); (place / 'began').touch();"
+        "import pathlib, sys, time; from tessella.experiments import stopping; place = pathlib.Path(sys.argv[1]);"
+        "stop = stopping.StopRequest().__enter__(); stopping.end_with_parent(); (place / 'began').touch();"
         "[time.sleep(0.05) for _ in range(2400) if stop.received is None];"
         "(place / 'ended').write_text(str(stop.received))"
     )

@@ -307,7 +307,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_one_clear_line_and_changes_nothing(name, workshop, tessella, tiny, contents, monkeypatch):
-    monkeypatch.setattr("tessella.experiments.runs.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("tessella.experiments.run_folder.LOCK_SECONDS", 0.1)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     row = WRONG[name]
     if row.prepare is not None:
