@@ -28,7 +28,9 @@ def fetch(source: str) -> Path:
         for config in CONFIGS:
             if config in held:
                 hf_hub_download(repository, config)
-    except OSError as error:  # of the hub's library: no network, no such repository or file, no permission
+    except ValueError:  # a name that cannot be, or several files: said already
+        raise
+    except Exception as error:  # no network, repository, file or permission, as the hub's HTTP library calls it
         what = f"the file {file}" if file else "its file of weights (and its config.json, where it has one)"
         raise ValueError(
             f"{source} cannot be fetched ({type(error).__name__}). Without the network: download {what} from "

@@ -163,7 +163,7 @@ def layouts(name: str, module: nn.Module) -> dict[str, Layout]:
     official = system(name)
     try:
         return official.layouts(module) if hasattr(official, "layouts") else {name: official.layout(module)}
-    except (AttributeError, KeyError, AssertionError):
+    except (AttributeError, KeyError, AssertionError, ValueError):
         raise ValueError(f"a {type(module).__name__} is no tokenizer of {name}; which system is it of?") from None
 
 

@@ -262,6 +262,21 @@ def test_our_own_yaml_gives_the_sizes(place, tessella):
     assert_same(load_file("back.safetensors"), state)
 
 
+def test_a_hub_that_does_not_answer_is_told_with_what_to_do(place, tessella, monkeypatch):
+    import huggingface_hub
+
+    class Unreachable(Exception):
+        """Like the errors of the hub's HTTP library, which are no OSError."""
+
+    def no_answer(self, name):
+        raise Unreachable("connection refused")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", no_answer)
+    outcome = tessella("convert", "llamagen", "hub:someone/vq", "runs/vq")
+    assert outcome.code == 2
+    assert "Without the network: download its file of weights" in outcome.err
+
+
 def test_a_hub_id_is_fetched_with_its_configuration(place, tessella, monkeypatch):
     import huggingface_hub
 

@@ -80,9 +80,9 @@ TINY = {
 
 
 class Proxy(torch.nn.Module):
-    """Stands in for a trained tokenizer: something with weights."""
+    """Stands in for a trained tokenizer: something with weights, and codes for a 4 x 4 grid."""
 
-    image_size, vocab_size = 8, 10
+    image_size, vocab_size, num_tokens = 8, 10, 16
 
     def __init__(self):
         super().__init__()
@@ -125,3 +125,14 @@ def test_configurations_without_a_model_are_refused(change, message):
 def test_one_d_piece_refuses_configurations_of_titok():
     with pytest.raises(ValueError, match="strict_length_assertion: false"):
         official_one_d_piece.from_official_config(TINY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"), [("num_tokens", 4, "4 codes an image"), ("vocab_size", 9, "9 codes")]
+)
+def test_a_proxy_that_does_not_fit_the_decoder_is_refused(name, value, says):
+    bare = official_titok.from_official_config(TINY | {"finetune_decoder": False, "proxy_codebook_size": 10})
+    proxy = Proxy()
+    setattr(proxy, name, value)
+    with pytest.raises(ValueError, match=says):
+        ProxyStage(bare.encoder, bare.quantizer, bare.decoder, proxy=proxy)

@@ -333,3 +333,13 @@ def test_impossible_values_are_named(options, message):
 def test_a_schedule_needs_the_step():
     with pytest.raises(ValueError, match="set_step"):
         quantizer(revive_until=0.5).train()(torch.randn(4, 4))
+
+
+@pytest.mark.parametrize("update", ["gradient", "ema"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_entropy_loss_has_gradients_with_every_way_to_learn(update, normalize):
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(8, 4, normalize=normalize, update=update, entropy_temperature=0.1)
+    z = torch.randn(2, 5, 4, requires_grad=True)
+    quantizer(z)[2]["entropy"].backward()
+    assert z.grad.abs().sum() > 0

@@ -15,7 +15,7 @@ OUTSIDE = {
     "quant_conv": "to_codes",
     "post_quant_conv": "from_codes",
 }
-OWN = ("quantizer.counts",)  # the quantizer's usage, which no release stores
+OWN = ("quantizer.counts", "quantizer.sums")  # moving averages of the quantizer, which no release stores
 
 
 @dataclass(frozen=True)

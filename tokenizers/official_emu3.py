@@ -62,13 +62,19 @@ def from_official_config(config: Mapping[str, Any], *, image_size: int = 512) ->
 
 
 def layout(module: nn.Module) -> Layout:
-    """The table for a tokenizer of `from_official_config`."""
+    """The table for a tokenizer of `from_official_config`.
+
+    Raises:
+        ValueError: another tokenizer.
+    """
+    if not isinstance(getattr(module, "encoder", None), Emu3Encoder):
+        raise ValueError(f"a {type(module).__name__} without an Emu3 encoder has no layout of Emu3.")
     prefixes = {"quantize.embedding.weight": "quantizer.codebook"}
     num_levels = len({name.split(".")[3] for name, _ in module.named_modules() if name.startswith(DECODER_LEVELS)})
     for name, part in module.named_modules():
         if not isinstance(part, VectorQuantizer) and next(part.parameters(recurse=False), None) is not None:
             prefixes[official_name(name, num_levels)] = name
-    return Layout(prefixes, own=("quantizer.counts",))
+    return Layout(prefixes, own=("quantizer.counts", "quantizer.sums"))
 
 
 def official_name(name: str, num_levels: int) -> str:

@@ -176,7 +176,7 @@ def layout(module: TiTok) -> Layout:
     own = [key for key in module.state_dict() if key.startswith("proxy.")]  # official stage 1 keeps it in another file
     if isinstance(module, OneDTokenizer):
         prefixes["quantize.embedding.weight"] = "quantizer.codebook"
-        own.append("quantizer.counts")
+        own += ["quantizer.counts", "quantizer.sums"]
         if isinstance(module.quantizer, ClusteringQuantizer):
             prefixes["quantize.embed_prob"] = "quantizer.usage"
     return Layout(prefixes, conversions=conversions, own=tuple(own))

@@ -75,11 +75,17 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a teacher that is not published.
     """
-    teacher = config.get("teacher", "clipb_224")
+    given = stated(config)
+    teacher = given.get("teacher", "clipb_224")
     if teacher not in TEACHERS:
         raise ValueError(f"teacher={teacher} is no published TokenFlow; known: {', '.join(TEACHERS)}.")
-    interpolated = INTERPOLATED if config.get("infer_interpolate") and teacher == "clipb_224" else {}
-    return COMMON | TEACHERS[teacher] | interpolated | {"teacher": teacher} | dict(config)
+    interpolated = INTERPOLATED if given.get("infer_interpolate") and teacher == "clipb_224" else {}
+    return COMMON | TEACHERS[teacher] | interpolated | {"teacher": teacher} | given
+
+
+def stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with a value. A field of null is as good as absent, except `scales`: no scales are a choice."""
+    return {name: value for name, value in config.items() if value is not None or name == "scales"}
 
 
 def from_official_config(config: Mapping[str, Any]) -> TokenFlow:
@@ -122,7 +128,7 @@ def from_official_config(config: Mapping[str, Any]) -> TokenFlow:
         pixel_decoder,
         semantic_decoder,
         scales=full["scales"],
-        scale_drop=full.get("scale_drop", SCALE_DROP if len(full["scales"]) > 1 else 0.0),
+        scale_drop=full.get("scale_drop", SCALE_DROP if len(full["scales"] or ()) > 1 else 0.0),
     )
 
 
@@ -168,6 +174,7 @@ def quantizer(config: Mapping[str, Any]) -> DualQuantizer:
     Raises:
         ValueError: `l2_norm` false, with which the official class does not run.
     """
+    config = stated(config)
     if not config.get("l2_norm", config.get("codebook_l2_norm", True)):
         raise ValueError("l2_norm=false is no TokenFlow: its codes are compared at unit length; set l2_norm=true.")
     temperature = config.get("entropy_temperature", ENTROPY_TEMPERATURE)
@@ -235,7 +242,7 @@ def quantizer_layout(module: nn.Module, prefix: str = "", ours: str = "") -> Lay
             f"{prefix}embedding_vqkd.weight": (codebook, 0, module.semantic_dim),
             f"{prefix}embedding_vqgan.weight": (codebook, module.semantic_dim, module.dim),
         },
-        own=(f"{ours}counts",),
+        own=(f"{ours}counts", f"{ours}sums"),
     )
 
 

@@ -42,8 +42,8 @@ class TailDrop:
             progress: fraction of the run that is done.
         """
         if progress < self.begins:
-            return torch.full((batch_size,), num_tokens)
+            return torch.full((batch_size,), num_tokens, device="cpu")
         count = batch_size if self.per_sample else 1
-        drawn = torch.randint(shortest, num_tokens + 1, (count,))
-        kept = torch.where(torch.rand(count) < self.probability, drawn, num_tokens)
+        drawn = torch.randint(shortest, num_tokens + 1, (count,), device="cpu")
+        kept = torch.where(torch.rand(count, device="cpu") < self.probability, drawn, num_tokens)
         return kept.expand(batch_size)

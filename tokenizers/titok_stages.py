@@ -50,6 +50,18 @@ class ProxyStage(OneDTokenizer):
                 f"the proxy takes images of {proxy.image_size} pixels and the encoder of {self.image_size}; make them "
                 "equal (tokenizer.proxy.image_size)."
             )
+        grid_size = getattr(decoder, "grid_size", None)
+        if proxy is not None and grid_size is not None and proxy.num_tokens != grid_size**2:
+            raise ValueError(
+                f"the proxy gives {proxy.num_tokens} codes an image and the decoder predicts {grid_size**2}; make them "
+                "equal (tokenizer.proxy, tokenizer.decoder.patch_size)."
+            )
+        num_codes = getattr(getattr(decoder, "head", None), "num_codes", None)
+        if proxy is not None and num_codes not in (None, proxy.vocab_size):
+            raise ValueError(
+                f"the proxy has {proxy.vocab_size} codes and the decoder's head {num_codes}; make them equal "
+                "(tokenizer.decoder.head.num_codes)."
+            )
         self.proxy = proxy
         if proxy is not None:
             proxy.requires_grad_(False)

@@ -139,8 +139,10 @@ class VectorQuantizer(nn.Module):
 
         For losses and soft assignments; the nearest code is `nearest_ids`, which needs no memory for all of them.
         """
+        # Moving averages change the codebook before the backward pass, which needs it as it was here.
+        codebook = self.codebook.clone() if self.update == "ema" else self.codebook
         with full_precision(z.device.type):
-            z, codes = z.float(), self.unit(self.codebook.float())
+            z, codes = z.float(), self.unit(codebook.float())
             return z.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * z @ codes.T
 
     def nearest_ids(self, vectors: Tensor) -> Tensor:
