@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,25 @@ def trained_node(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: this run is {record['status']}, not finished; run its command again: {record['command']}"
         )
+    return _saved_node(folder, record)
+
+
+def _saved_node(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     file = folder / "model.yaml"
     try:
         return plain(OmegaConf.load(file))
     except (OSError, YAMLError) as error:
         raise ValueError(f"{file} cannot be read: {error}; run the command again: {record['command']}") from error
+
+
+def rebuilt(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The configuration of a trained run with the parts that its own folder holds: its inputs may be gone."""
+    node = _saved_node(folder, read_json(folder / "run.json"))
+    parts = {key: node[key] for key in ("tokenizer", "llm")} if cfg.phase == "unified" else {"tokenizer": node}
+    cfg = cfg.copy()
+    for key, part in parts.items():
+        cfg[key] = part
+    return cfg
 
 
 def expand_trained(node: Any) -> Any:
@@ -142,12 +156,24 @@ def trained_inputs(node: Any, name: str = "tokenizer") -> dict[str, Any]:
     return found
 
 
+def node_of(builder: Any) -> dict[str, Any]:
+    """The node that instantiates a dataclass."""
+    return {"_target_": f"{type(builder).__module__}.{type(builder).__qualname__}", **asdict(builder)}
+
+
+def _without_downloads(node: Any) -> Any:
+    """`pretrained` names first weights; those that are saved beside the node take their place."""
+    if isinstance(node, dict):
+        return {key: None if key == "pretrained" else _without_downloads(value) for key, value in node.items()}
+    return [_without_downloads(value) for value in node] if isinstance(node, list) else node
+
+
 def save_weights(module: nn.Module, node: Any, folder: Path) -> str:
-    """Write weights.safetensors and model.yaml; returns the sha256 of the weights."""
+    """Write weights.safetensors and model.yaml, which needs no other folder and no download; the weights' sha256."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     content = save(state)
     write_atomic(folder / "weights.safetensors", content)
-    write_atomic(folder / "model.yaml", OmegaConf.to_yaml(OmegaConf.create(expand_trained(node))))
+    write_atomic(folder / "model.yaml", OmegaConf.to_yaml(OmegaConf.create(_without_downloads(expand_trained(node)))))
     return hashlib.sha256(content).hexdigest()
 
 

@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> Path:
         ValueError: not a finished run, or a value out of its range.
     """
     check_values(cfg)
-    from .build import data_identity, resolve_run, trained_node
+    from .build import data_identity, rebuilt, resolve_run, trained_node
 
     folder = resolve_run(cfg.run, ("tokenizer", "siglip", "unified"))
     node = trained_node(folder)
@@ -39,8 +39,8 @@ def run(cfg: DictConfig) -> Path:
             )
     assert isinstance(trained, DictConfig)
     trained.evaluation = cfg.evaluation
-    if trained.phase == "unified":
-        trained.tokenizer = node["tokenizer"]  # rebuilt from this folder alone: its inputs may be gone
+    if "imported" not in record:
+        trained = rebuilt(trained, folder)
     with RunFolder(folder) as owned, StopRequest() as stop:
         set_threads(trained)
         phase = make(trained, folder)

@@ -72,7 +72,7 @@ class UnifiedPhase(Phase):
                 "with captions or class names (data.captions, class folders)."
             )
         self.mixture = instantiate(self.recipe.mixture, **self._shares())
-        llm = instantiate(cfg.llm)
+        llm = self._llm = instantiate(cfg.llm)
         saved = folder / "text.json"
         self.text = (
             load_text(saved)
@@ -158,7 +158,8 @@ class UnifiedPhase(Phase):
         self.model.eval().requires_grad_(False)
 
     def save(self) -> str:
-        node = {"tokenizer": self.cfg.tokenizer, "llm": self.cfg.llm, "head": self.cfg.head, "reader": self.cfg.reader}
+        llm = build.node_of(self._llm.rebuilder(self.model.llm))
+        node = {"tokenizer": self.cfg.tokenizer, "llm": llm, "head": self.cfg.head, "reader": self.cfg.reader}
         return build.save_weights(UnifiedRun(self.model, self.tokenizer), node, self.folder)
 
     def describe(self) -> dict[str, Any]:

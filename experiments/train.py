@@ -91,6 +91,8 @@ def run(cfg: DictConfig) -> Path:
     Raises:
         ValueError: the folder holds a run of another fingerprint (it is left as it is).
     """
+    from .build import rebuilt
+
     this = plan(cfg)
     with RunFolder(this.folder) as folder, StopRequest() as stop:
         record = folder.record()
@@ -99,9 +101,10 @@ def run(cfg: DictConfig) -> Path:
             print(f"{this.folder} already holds this run (fingerprint {this.fingerprint[:12]}).", file=sys.stderr)
             return this.folder
         set_threads(cfg)
-        phase = build_phase(cfg, this.folder)
         loggers = _extra_loggers(cfg, this.folder)
-        if record.get("status") in ("trained", "finished"):
+        is_trained = record.get("status") in ("trained", "finished")
+        phase = build_phase(rebuilt(cfg, this.folder) if is_trained else cfg, this.folder)
+        if is_trained:
             phase.restore()
             phase.to(phase.device)
         else:

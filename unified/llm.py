@@ -1,13 +1,18 @@
 """The language model: a small Llama built from sizes, or a pretrained model by name, each with its text tokenizer."""
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from .text import TextTokenizer, from_transformers, train_bpe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,10 @@ class SmallLlama:
     def text_tokenizer(self, texts: Iterable[str]) -> TextTokenizer:
         """A BPE trained on the captions, questions and answers of the training split."""
         return train_bpe(texts, self.text_vocab_size)
+
+    def rebuilder(self, llm: "PreTrainedModel") -> "SmallLlama":
+        """What builds a model that the weights of `llm` fit: this."""
+        return self
 
     def build(self, vocab_size: int):
         """A `LlamaForCausalLM` with weights drawn from torch's current random state.
@@ -84,6 +93,10 @@ class PretrainedLLM:
         """The model's own tokenizer; `texts` are not needed."""
         return from_transformers(self.name)
 
+    def rebuilder(self, llm: "PreTrainedModel") -> "ConfiguredLLM":
+        """What builds a model that the weights of `llm` fit, without fetching anything."""
+        return ConfiguredLLM(config=llm.config.to_json_string())
+
     def build(self, vocab_size: int):
         """The model in float32, its embeddings extended when the vocabulary has grown by special tokens.
 
@@ -105,3 +118,25 @@ class PretrainedLLM:
         if vocab_size > embedding.num_embeddings:
             llm.resize_token_embeddings(vocab_size)
         return llm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredLLM:
+    """A causal LM of a recorded configuration: the frame for weights that a run folder holds.
+
+    Args:
+        config: text of transformers' config.json.
+    """
+
+    config: str
+
+    def rebuilder(self, llm: "PreTrainedModel") -> "ConfiguredLLM":
+        return self
+
+    def build(self, vocab_size: int):
+        """The model in float32 with random weights; its vocabulary is that of the configuration."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.for_model(**json.loads(self.config))
+        assert config.vocab_size >= vocab_size, f"{config.vocab_size} embeddings for {vocab_size} tokens"
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -40,7 +40,7 @@ from .decoder import check_length
 from .head_classifier import ClassifierHead
 from .layouts import Layout
 from .llama_stack import is_llama_like, run_layers
-from .llm import PretrainedLLM, SmallLlama
+from .llm import ConfiguredLLM, PretrainedLLM, SmallLlama
 from .readers import FeatureReader, ImageReader, what_is_read
 from .sequence import PackedBatch
 from .text import TextTokenizer
@@ -81,7 +81,7 @@ class UnifiedModel(nn.Module):
         self,
         *,
         tokenizer: ImageTokenizer,
-        llm: SmallLlama | PretrainedLLM,
+        llm: SmallLlama | PretrainedLLM | ConfiguredLLM,
         text: TextTokenizer,
         head: Callable[..., ClassifierHead],
         reader: Callable[..., ImageReader] = FeatureReader,
