@@ -6,12 +6,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from ..metrics.images import to_uint8
 from ..metrics.reconstruction import ReconstructionMetrics
 from ..tokenizers.base import ImageTokenizer
 from .build import Data
 from .evaluate_oracle import add_oracle
 from .phase import Evaluation
-from .pictures import to_uint8
 
 SHORT = 8  # ids: the oracle judges images of the longest prefix of at most so many
 MOST_STEPS = 12  # up to here every step counts: the scales of next-scale prediction
@@ -57,11 +57,11 @@ class PrefixReconstructions:
         for length, score in self.scores.items():
             back = self._decode(ids, length)
             score.update(images, back)
-            self._kept[length].append(to_uint8(back[: max(0, PICTURES - self._seen)]))
+            self._kept[length].append(to_uint8(back[: max(0, PICTURES - self._seen)]).cpu())
             if length == self.short:
-                self._short.append(to_uint8(back))
+                self._short.append(to_uint8(back).cpu())
         if self.short is not None and self.short not in self.scores:
-            self._short.append(to_uint8(self._decode(ids, self.short)))
+            self._short.append(to_uint8(self._decode(ids, self.short)).cpu())
         self._seen += len(images)
 
     def _decode(self, ids: Tensor, length: int) -> Tensor:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.base import ImageDataset
+from ..metrics.images import to_uint8
 from ..tokenizers.base import ImageTokenizer
 from .phase import Evaluation
-from .pictures import to_uint8
 
 CODES = 4  # per grid and ranking
 PATCHES = 8  # per code, each of another image
@@ -124,4 +124,4 @@ def _cut(test: ImageDataset, grid: Grid, places: Sequence[Sequence[int]]) -> Ten
     stacked = torch.stack(patches)
     if stacked.shape[-1] > MOST_PIXELS:
         stacked = F.adaptive_avg_pool2d(stacked, MOST_PIXELS)
-    return to_uint8(stacked)
+    return to_uint8(stacked).cpu()

@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from ..metrics.codebook import CodebookUsage
+from ..metrics.images import to_uint8
 from ..metrics.perceptual import LPIPS, absent_perceptual
 from ..metrics.reconstruction import ReconstructionMetrics
 from ..metrics.semantic import FeatureAgreement
@@ -19,7 +20,6 @@ from .evaluate_oracle import add_oracle
 from .evaluate_prefixes import PrefixReconstructions
 from .evaluate_shared_codes import SharedCodes
 from .phase import Evaluation
-from .pictures import to_uint8
 
 
 @torch.inference_mode()
@@ -62,8 +62,8 @@ def evaluate_tokenizer(
             first_ids = encoding.ids if first_ids is None else first_ids
         if distillation is not None:
             agreement.update(distillation.decoded(encoding.latents), distillation.targets(images))
-        originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]))
-        reconstructions.append(to_uint8(back))
+        originals.append(to_uint8(images[: max(0, int(options.pictures) - start)]).cpu())
+        reconstructions.append(to_uint8(back).cpu())
         captions += batch.captions or []
     back = torch.cat(reconstructions)
     result.metrics |= pixels.rows() | (perceptual.rows() if perceptual is not None else {})

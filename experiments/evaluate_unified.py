@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from ..data.base import ImageDataset, Question
+from ..metrics.images import to_uint8
 from ..metrics.understanding import MajorityFloor, answer_accuracy, caption_bits_per_byte
 from ..unified.generate import answer, caption_nll, write_images
 from ..unified.model import UnifiedModel
@@ -16,7 +17,6 @@ from .evaluate_distances import add_distances
 from .evaluate_oracle import add_oracle
 from .evaluate_prefixes import add_short_oracle, short_length
 from .phase import Evaluation
-from .pictures import to_uint8
 from .token_store import cached_precision
 
 FLOOR_QUESTIONS_FROM = 4000  # training images whose answers give the majority floor
@@ -55,9 +55,9 @@ def _generation(
         note(f"drawing images {start}/{len(prompts)}")
         part = slice(start, start + size)
         ids = write_images(model, prompts[part], seeds=seeds[part], sampling=build_sampling(wanted))
-        images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))))
+        images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))).cpu())
         if short is not None:
-            short_images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids[:, :short]))))
+            short_images.append(to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids[:, :short]))).cpu())
     samples = torch.cat(images)
     verdicts = add_oracle(result, "gen/oracle", samples, prompts, rows, data.source, data.test, note)
     if short is not None:
@@ -118,7 +118,7 @@ def _understanding(
         replies = answer(model, features, [[question.text for question in group] for group in groups])
         for i, (group, said) in enumerate(zip(groups, replies, strict=True)):
             asked += [(start + i, question, text) for question, text in zip(group, said, strict=True)]
-        pictures.append(to_uint8(batch.images[: max(0, kept - start)]))
+        pictures.append(to_uint8(batch.images[: max(0, kept - start)]).cpu())
     if captioned:
         result.metrics["und/caption_bits_per_byte"] = caption_bits_per_byte(nats, captioned)
     else:

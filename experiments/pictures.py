@@ -67,11 +67,6 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """(..., 3, H, W) in [0, 1] -> uint8, rounded."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-
 def grid(rows: list[list[Tensor]], *, scale: int = 1, gap: int = 2) -> Tensor:
     """Rows of (3, H, W) uint8 pictures of one size -> one (3, H', W') picture on white; pixels repeat `scale` times."""
     height, width = rows[0][0].shape[-2:]

@@ -55,8 +55,9 @@ def run(cfg: DictConfig) -> list[str]:
     Raises:
         ValueError: no run, no picture, a file that is not a picture, or tokens that do not decode.
     """
+    from ..metrics.images import to_uint8
     from .build import resolve_run
-    from .pictures import grid, image_files, make_folder, prepare, read_pixels, to_uint8, with_captions, write_png
+    from .pictures import grid, image_files, make_folder, prepare, read_pixels, with_captions, write_png
 
     files = image_files(Path(cfg.image))
     folder = resolve_run(cfg.run, ("tokenizer", "unified"))
@@ -71,7 +72,7 @@ def run(cfg: DictConfig) -> list[str]:
     for file in files:
         original = prepare(read_pixels(file), tokenizer.image_size)
         found = reconstructions(tokenizer, original[None].float() / 255, keep)
-        sheet = grid([[original, *(to_uint8(one.image) for one in found)]], scale=scale)
+        sheet = grid([[original, *(to_uint8(one.image).cpu() for one in found)]], scale=scale)
         words = ["original", *(f"{one.size}, {one.psnr:.2f} dB" for one in found)]
         inside = file.relative_to(cfg.image) if file != Path(cfg.image) else Path(file.name)
         target = out / inside.with_name(f"{inside.name}.png" if inside.suffix != ".png" else inside.name)

@@ -23,9 +23,10 @@ def run(cfg: DictConfig) -> list[Path]:
     prompts = _prompts(cfg.prompt)
     check_values(cfg)
 
+    from ..metrics.images import to_uint8
     from ..unified.generate import write_images
     from .build import build_sampling, resolve_run
-    from .pictures import file_stem, grid, make_folder, to_uint8, write_png
+    from .pictures import file_stem, grid, make_folder, write_png
     from .trained_unified import load_unified
 
     sampling = build_sampling(cfg)
@@ -37,7 +38,7 @@ def run(cfg: DictConfig) -> list[Path]:
     captions = [prompt for prompt in prompts for _ in range(cfg.num)]
     seeds = [int(cfg.seed) + i for _ in prompts for i in range(cfg.num)]
     ids = write_images(model, captions, seeds=seeds, sampling=sampling)
-    images = to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids)))
+    images = to_uint8(model.tokenizer.decode(model.tokenizer.dequantize(ids))).cpu()
 
     files = []
     for caption, seed, image in zip(captions, seeds, images, strict=True):

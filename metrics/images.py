@@ -18,7 +18,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """(B, 3, H, W) float in [0, 1] -> uint8, rounded to nearest: what a saved picture would hold.
+    """(..., 3, H, W) float in [0, 1] -> uint8, rounded to nearest: what a saved picture would hold.
 
     Values outside [0, 1] are clamped, as a viewer would show them.
     """
