@@ -52,7 +52,7 @@ def tokenizer(kind=OneDTokenizer, head=PixelHead, **options):
 class Proxy(torch.nn.Module):
     """Codes are the brightness of 2x2 cells in tenths."""
 
-    image_size, vocab_size = 8, 10
+    image_size, vocab_size, num_tokens = 8, 10, 16
 
     def encode(self, images):
         ids = (torch.nn.functional.avg_pool2d(images.mean(1), 2) * 9.99).long().flatten(1)
